@@ -1,0 +1,5 @@
+"""``python -m speechtune.cli``."""
+
+from speechtune.cli.app import main
+
+main()

@@ -1,0 +1,36 @@
+"""``speechtune evaluate MODEL CORPUS``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechtune.cli.common import Json, Outcome, Quiet, verb
+
+
+@verb
+def command(
+    model: Annotated[str, typer.Argument(help="A run, a model directory, or a catalogue name.")],
+    corpus: Annotated[Path, typer.Argument(help="A speechtune corpus.")],
+    split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep transcripts and score in this directory.")] = None,
+    language: Annotated[str | None, typer.Option("--language", help="Language of the speech, as in en.")] = None,
+    context: Annotated[str | None, typer.Option("--context", help="Audio context: fit or full.")] = None,
+    normaliser: Annotated[str, typer.Option("--normaliser", help="Text normaliser, or auto.")] = "auto",
+    slice_by: Annotated[list[str] | None, typer.Option("--slice-by", help="Column to report by; repeatable.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips decoded together.")] = 16,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> Outcome:
+    """Transcribe a corpus and score it: WER and CER with counts, intervals and slices."""
+    from speechtune.corpus.table import Corpus
+    from speechtune.decoding.sources import open_model
+    from speechtune.scoring.evaluate import evaluate
+
+    whole = Corpus.load(corpus)
+    chosen = whole.split(split) if split else whole
+    opened = open_model(model, language=language, context=context, batch_size=batch_size)
+    score = evaluate(opened, chosen, normaliser=normaliser, slice_by=slice_by or [], out=out)
+    return {"model": str(opened.path), "context": opened.decoding.context, **score.to_json()}, score.to_text()

@@ -1,0 +1,49 @@
+"""``speechtune recipe explain | check``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speechtune.cli.common import Json, Outcome, Quiet, verb
+
+app = typer.Typer(help="What a recipe can say.", no_args_is_help=True)
+
+
+@verb
+def _explain(
+    prefix: Annotated[str, typer.Argument(help="Only keys that begin so, as in training.batch.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> Outcome:
+    """Print every key with its type, default and meaning."""
+    from speechtune.core.config import explain
+    from speechtune.core.errors import InputError
+    from speechtune.training.recipe import Recipe
+
+    rows = [row for row in explain(Recipe) if row["key"].startswith(prefix)]
+    if not rows:
+        raise InputError(f"no recipe key begins with {prefix!r}: run speechtune recipe explain to see all")
+    return {"keys": rows}, "\n".join(f"{row['key']}: {row['type']} = {row['default']}\n    {row['help']}" for row in rows)
+
+
+@verb
+def _check(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, as in training.epochs=3.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> Outcome:
+    """Validate a recipe and print it with every default filled in."""
+    import yaml
+
+    from speechtune.training.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides or []).model_dump()
+    return checked, yaml.safe_dump(checked, sort_keys=False, allow_unicode=True).rstrip()
+
+
+app.command("explain")(_explain)
+app.command("check")(_check)

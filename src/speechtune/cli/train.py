@@ -1,0 +1,48 @@
+"""``speechtune train RECIPE [key=value …] --out RUN``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from speechtune.cli.common import Json, Out, Outcome, Quiet, verb
+
+
+@verb
+def command(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, as in training.epochs=3.")] = None,
+    *,
+    out: Out,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    seed: Annotated[int | None, typer.Option("--seed", help="The same as training.seed=N.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> Outcome:
+    """Fine-tune a model: baseline, preflight, training, best model, proof and report."""
+    from speechtune.training.recipe import load_recipe
+
+    settings = [*(overrides or []), *([f"training.seed={seed}"] if seed is not None else [])]
+    checked = load_recipe(recipe, settings)
+
+    from speechtune.report.run_report import write_report
+    from speechtune.training.run import train
+
+    run = train(checked, out, resume=resume)
+    page = write_report(run.directory)
+    return {**run.summary, "report": str(page)}, "\n".join([*table(run.summary), f"model: {run.summary['model']}", f"report: {page}"])
+
+
+def table(summary: dict[str, Any]) -> list[str]:
+    """The comparison as lines: WER before and after on every set and context, with the difference's interval."""
+    lines = []
+    for row in summary["comparisons"]:
+        change = row["difference"]
+        line = f"{row['set']} ({row['context_after']} context): WER {100 * row['wer_before']:.1f} % -> {100 * row['wer_after']:.1f} %"
+        if change["interval"]:
+            low, high = 100 * change["interval"]["low"], 100 * change["interval"]["high"]
+            line += f" ({100 * change['difference']:+.1f} points, {100 * change['interval']['level']:.0f} % interval {low:+.1f} to {high:+.1f})"
+        lines.append(line)
+    return lines

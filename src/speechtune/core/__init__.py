@@ -1,0 +1,1 @@
+"""Errors, files, configuration, provenance, progress: what every room may use."""

@@ -1,0 +1,113 @@
+"""Strict configuration files: OmegaConf reads and merges them, pydantic checks them.
+
+An unknown key is an error that names the nearest valid ones; every field carries its help text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from speechtune.core.errors import InputError
+
+Config = TypeVar("Config", bound=BaseModel)
+
+
+def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply dotted ``key=value`` overrides, and validate.
+
+    Raises:
+        InputError: the file is missing or not YAML, an override is malformed, a key is unknown, or a
+            value is wrong. The sentence names the file and the key.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for item in overrides:
+        if "=" not in item.lstrip("="):
+            raise InputError(f"{item!r} is not key=value: write for example training.epochs=3")
+    where = str(path) if path else "the settings given"
+    try:
+        loaded = OmegaConf.load(path) if path else OmegaConf.create()
+        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist: check the recipe's path") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(f"{where} cannot be read ({str(error).splitlines()[0]}): repair it") from error
+    except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            first = " ".join(str(error).split())
+            raise InputError(f"{where} is not valid YAML ({first}): repair it") from error
+        raise
+    if not isinstance(values, dict):
+        raise InputError(f"{where} must be a mapping of sections, not {type(values).__name__}")
+    return validate(kind, values, where)
+
+
+def validate(kind: type[Config], values: dict[Any, Any], where: str) -> Config:
+    """Check plain values against a pydantic model; the first problem becomes one sentence.
+
+    Raises:
+        InputError: an unknown key or a wrong value.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = error.errors()
+        unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
+        first = (unknown or problems)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if unknown:
+            raise InputError(f"{where}: unknown key {key!r}; {_nearest(kind, key)}") from error
+        got = f", not {first['input']!r}" if first["type"] != "missing" else ""
+        raise InputError(f"{where}: {key}: {first['msg'].lower()}{got}") from error
+
+
+def _nearest(kind: type[BaseModel], key: str) -> str:
+    valid = [name for name, _ in fields_of(kind)]
+    close = difflib.get_close_matches(key, valid, n=3, cutoff=0.6)
+    leaf = key.rsplit(".", 1)[-1]
+    close += [name for name in valid if difflib.SequenceMatcher(None, leaf, name.rsplit(".", 1)[-1]).ratio() > 0.75]
+    names = list(dict.fromkeys(close))[:3]
+    if names:
+        return f"did you mean {' or '.join(names)}?"
+    section = key.rpartition(".")[0]
+    inside = [name for name in valid if name.rpartition(".")[0] == section]
+    return f"valid keys here are {', '.join(inside or valid)}"
+
+
+def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf key of a config in dotted form, with its pydantic field."""
+    for name, field in kind.model_fields.items():
+        nested = _model_in(field.annotation)
+        if nested is not None:
+            yield from fields_of(nested, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        models = [model for model in map(_model_in, typing.get_args(annotation)) if model]
+        return models[0] if models else None
+    return None
+
+
+def explain(kind: type[BaseModel]) -> list[dict[str, Any]]:
+    """Key, type, default and help text of every setting, in order."""
+    rows = []
+    for name, field in fields_of(kind):
+        default = "(required)" if field.is_required() else field.get_default(call_default_factory=True)
+        annotation = field.annotation
+        shown = annotation.__name__ if isinstance(annotation, type) else str(annotation).replace("typing.", "")
+        rows.append({"key": name, "type": shown, "default": default, "help": field.description or ""})
+    return rows

@@ -1,0 +1,1 @@
+"""Transcripts from audio: batching, audio context, limits."""

@@ -1,0 +1,29 @@
+"""The ``decoding`` part of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class DecodingConfig(BaseModel):
+    """How text is generated from audio."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    context: Literal["fit", "full"] = Field(
+        "fit",
+        description="Audio context: fit gives the model as many frames as the batch's longest clip needs, "
+        "full its whole padded window (30 s for Whisper). fit needs a model trained for it.",
+    )
+    batch_size: int = Field(16, ge=1, description="Clips decoded together, of similar length.")
+    batch_seconds: float = Field(
+        240.0, gt=0, description="Upper bound of clips x audio context in one batch, in seconds; guards memory."
+    )
+    margin_s: float = Field(
+        0.2, ge=0, description="Silence added behind the longest clip of a batch at fit context, in seconds."
+    )
+    max_new_tokens: int = Field(
+        224, ge=1, description="Token limit of one clip (Whisper's own limit: half its text context)."
+    )

@@ -1,0 +1,98 @@
+"""What a user may name as a model and as input, opened."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from speechtune.core.errors import InputError
+from speechtune.core.progress import note
+from speechtune.corpus.table import METADATA, Corpus, Utterance
+from speechtune.decoding.batched import transcribe_corpus
+from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.transcript import Transcript, write_transcripts
+from speechtune.models.family import Family, load_family
+from speechtune.models.obtaining import resolve_model
+
+@dataclass(slots=True)
+class OpenedModel:
+    """A loaded model, where it came from, and how it will decode."""
+
+    path: Path
+    family: Family
+    decoding: DecodingConfig
+
+
+def open_model(
+    name: str, *, language: str | None = None, context: str | None = None, batch_size: int = 16
+) -> OpenedModel:
+    """Load a run's model, a model directory, or a catalogue model.
+
+    Without ``context``: ``fit`` where the model was trained for it (``speechtune.json`` beside its
+    weights says so), else ``full``. Without ``language``: the one the run was trained with.
+
+    Raises:
+        InputError: no such model, or an unknown context.
+    """
+    path = Path(name) / "model" if (Path(name) / "recipe.yaml").is_file() else resolve_model(name)
+    if not path.is_dir():
+        raise InputError(f"{name} holds no finished model: wait for the run, or continue it with --resume")
+    trained = _trained_for(path)
+    contexts = trained.get("audio_contexts", ["full"])
+    chosen = context or ("fit" if "fit" in contexts else "full")
+    if chosen not in ("fit", "full"):
+        raise InputError(f"--context {chosen!r} is unknown: use fit or full")
+    if chosen not in contexts:
+        note(f"warning: {name} was not trained at {chosen} context; expect many errors (trained for: {contexts})")
+    family = load_family(path, language=language or trained.get("language"))
+    return OpenedModel(path, family, DecodingConfig(context=chosen, batch_size=batch_size))  # type: ignore[arg-type]
+
+
+def _trained_for(path: Path) -> dict[str, Any]:
+    file = path / "speechtune.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def open_source(source: Path, split: str | None = None, *, window_s: float) -> Corpus:
+    """A corpus, a folder of audio files (recursively), or one audio file, as a corpus with empty texts.
+
+    Raises:
+        InputError: nothing readable there, or a file is longer than ``window_s``.
+    """
+    from speechtune.audio.io import AUDIO_SUFFIXES, probe
+
+    if (source / METADATA).is_file():
+        corpus = Corpus.load(source)
+        return corpus.split(split) if split else corpus
+    if not source.exists():
+        raise InputError(f"{source} does not exist: check the path")
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if _is_audio(path))
+    if not files:
+        raise InputError(f"{source} holds no audio files ({', '.join(sorted(AUDIO_SUFFIXES))}): check the path")
+    root = source.parent if source.is_file() else source
+    utterances = []
+    for file in files:
+        duration_s = probe(file).duration_s
+        if duration_s > window_s:
+            raise InputError(
+                f"{file} is {duration_s:.1f} s long and the model's window is {window_s:g} s: cut it into shorter clips"
+            )
+        name = str(file.relative_to(root))
+        utterances.append(Utterance(utterance_id=name, file_name=name, text="", duration_s=duration_s))
+    return Corpus(root, utterances)
+
+
+def _is_audio(path: Path) -> bool:
+    from speechtune.audio.io import AUDIO_SUFFIXES
+
+    return path.is_file() and path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith(".")
+
+
+def transcribe_to(opened: OpenedModel, corpus: Corpus, out: Path | None) -> list[Transcript]:
+    """Transcribe a corpus, and write the transcripts to ``out`` if it is given."""
+    transcripts = transcribe_corpus(opened.family, corpus, opened.decoding)
+    if out is not None:
+        write_transcripts(out, transcripts)
+    return transcripts

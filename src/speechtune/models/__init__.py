@@ -1,0 +1,1 @@
+"""Model families behind one protocol; adapters; where models come from."""

@@ -1,0 +1,1 @@
+"""Checkpoints of other runtimes turned into plain Transformers directories: one file per format."""

@@ -1,0 +1,291 @@
+"""OpenAI Whisper (and models of its shape, such as Distil-Whisper) behind the `Family` protocol."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+from transformers import (
+    GenerationMixin,
+    LogitsProcessor,
+    LogitsProcessorList,
+    WhisperForConditionalGeneration,
+    WhisperTokenizer,
+)
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from speechtune.audio.mel import FRAMES_PER_SECOND, FULL_FRAMES, SAMPLE_RATE_HZ, LogMel
+from speechtune.core.errors import InputError
+from speechtune.models.family import Context, Example, Hypothesis, Limits
+
+IGNORED = -100
+"""The label value that no loss is computed for (PyTorch's ``ignore_index``)."""
+
+NO_SPACE_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""Languages written without spaces: Whisper's text starts without one (openai/whisper ``tokenizer.py``)."""
+
+_ROLES = {"attention": ("q_proj", "k_proj", "v_proj", "out_proj"), "mlp": ("fc1", "fc2")}
+
+
+class FitContextEncoder(WhisperEncoder):
+    """The encoder without the demand for 3000 frames: a shorter input uses the first positions only.
+
+    For 3000 frames it computes what `WhisperEncoder` does. The idea is icefall's and ESPnet's
+    (neither pads Whisper to 30 s); Transformers raises for any other length.
+    """
+
+    def forward(self, input_features: torch.Tensor, **kwargs: Any) -> BaseModelOutput:
+        """Encode ``input_features`` of shape (batch, n_mels, n_frames) to (batch, n_frames / 2, d_model)."""
+        hidden = functional.gelu(self.conv1(input_features.to(self.conv1.weight.dtype)))
+        hidden = functional.gelu(self.conv2(hidden)).permute(0, 2, 1)
+        hidden = hidden + self.embed_positions.weight[: hidden.shape[1]]
+        hidden = functional.dropout(hidden, p=self.dropout, training=self.training)
+        for layer in self.layers:
+            if self.training and self.layerdrop > 0 and torch.rand([]) < self.layerdrop:
+                continue
+            hidden = layer(hidden, None)
+        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden))
+
+
+class FitContextWhisper(WhisperForConditionalGeneration):
+    """Whisper at any audio context, with a loss that stays right under gradient accumulation.
+
+    Transformers 5.23's own forward takes ``num_items_in_batch`` and ignores it, so its Trainer
+    multiplies the loss by the accumulation steps. Here the loss is the summed cross-entropy over the
+    labels that count, divided by ``num_items_in_batch`` when it is given and by their number when it
+    is not. Logits are computed only where there is a label.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.model.encoder.__class__ = FitContextEncoder
+
+    def forward(
+        self,
+        *args: Any,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **kwargs: Any,
+    ) -> Seq2SeqLMOutput:
+        """As the parent; ``labels`` (batch, tokens) are the targets of ``decoder_input_ids`` position by position."""
+        if labels is None:
+            return super().forward(*args, **kwargs)
+        hidden = self.model(*args, use_cache=False, **kwargs).last_hidden_state
+        counted = labels != IGNORED
+        logits = self.proj_out(hidden[counted])
+        total = functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
+        return Seq2SeqLMOutput(loss=total / (counted.sum() if num_items_in_batch is None else num_items_in_batch))
+
+
+class WhisperFamily:
+    """A loaded Whisper model."""
+
+    name = "whisper"
+
+    def __init__(self, model: FitContextWhisper, tokenizer: WhisperTokenizer, language: str | None) -> None:
+        self.model: torch.nn.Module = model
+        self.tokenizer = tokenizer
+        self.language = language
+        self.config = model.config
+        self.generation_config = model.generation_config
+        self.front_end = LogMel(self.config.num_mel_bins)
+        self.limits = Limits(
+            max_audio_s=FULL_FRAMES / FRAMES_PER_SECOND, max_label_tokens=self.config.max_target_positions
+        )
+        self.prompt = self._prompt()
+        self.eot: int = int(self.config.eos_token_id)
+        if not getattr(self.generation_config, "is_multilingual", False):
+            self.language = "en"
+        self._leading_space = "" if language in NO_SPACE_LANGUAGES else " "
+
+    @classmethod
+    def load(cls, path: Path, *, language: str | None = None, device: str = "cpu") -> WhisperFamily:
+        """Load a Transformers Whisper directory in float32.
+
+        Raises:
+            InputError: the directory is incomplete, or the language is not one the model has.
+        """
+        try:
+            model = FitContextWhisper.from_pretrained(path, dtype=torch.float32, local_files_only=True)
+            tokenizer = WhisperTokenizer.from_pretrained(path, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} does not load as a Whisper model ({str(error).splitlines()[0]})") from error
+        return cls(model.to(device), tokenizer, language)
+
+    def _prompt(self) -> list[int]:
+        ids = self.tokenizer.convert_tokens_to_ids
+        start = int(self.config.decoder_start_token_id)
+        no_timestamps = int(ids("<|notimestamps|>"))
+        if not getattr(self.generation_config, "is_multilingual", False):
+            if self.language not in (None, "en"):
+                raise InputError(
+                    f"this Whisper model knows English only, not {self.language!r}: "
+                    "set model.base to a multilingual model such as whisper-base"
+                )
+            return [start, no_timestamps]
+        if self.language is None:
+            raise InputError("a multilingual Whisper model needs a language: set model.language or --language, as in en")
+        languages = self.generation_config.lang_to_id
+        token = f"<|{self.language}|>"
+        if token not in languages:
+            known = ", ".join(sorted(name[2:-2] for name in languages))
+            raise InputError(f"this Whisper model has no language {self.language!r}: use one of {known}")
+        return [start, int(languages[token]), int(ids("<|transcribe|>")), no_timestamps]
+
+    def tokens(self, text: str) -> tuple[list[int], int]:
+        """Prompt, text (with the leading space that Whisper's own transcripts have) and end-of-text."""
+        body = self.tokenizer.encode(self._leading_space + text.strip(), add_special_tokens=False)
+        return [*self.prompt, *body, self.eot], len(self.prompt)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of token ids, special tokens left out."""
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+
+    def context_frames(self, seconds: float, context: Context = "fit") -> int:
+        """Mel frames for ``seconds`` of audio: even (the encoder halves them), at least 2, at most 3000."""
+        if context == "full":
+            return FULL_FRAMES
+        return min(FULL_FRAMES, max(2, 2 * math.ceil(seconds * FRAMES_PER_SECOND / 2)))
+
+    def collate(self, examples: Sequence[Example], n_frames: int) -> dict[str, torch.Tensor]:
+        """``input_features``, ``decoder_input_ids`` and ``labels`` of a batch.
+
+        The tokens are fed without their last and predicted without their first, so no start token is
+        doubled; labels that predict the prompt, and padding, are -100.
+        """
+        longest = max(len(example.tokens) for example in examples) - 1
+        inputs = torch.full((len(examples), longest), self.eot)
+        labels = torch.full((len(examples), longest), IGNORED)
+        for row, example in enumerate(examples):
+            tokens = torch.tensor(example.tokens)
+            inputs[row, : len(tokens) - 1] = tokens[:-1]
+            labels[row, example.prompt_tokens - 1 : len(tokens) - 1] = tokens[example.prompt_tokens :]
+        features = self.front_end([example.waveform for example in examples], n_frames)
+        return {"input_features": features, "decoder_input_ids": inputs, "labels": labels}
+
+    @torch.inference_mode()
+    def generate(self, waveforms: Sequence[np.ndarray], n_frames: int, max_new_tokens: int) -> list[Hypothesis]:
+        """Greedy decoding with Whisper's suppressed tokens, without timestamps.
+
+        Transformers' Whisper ``generate`` pads every clip to 30 s; the plain seq2seq one does not.
+        """
+        device = next(self.model.parameters()).device
+        features = self.front_end(waveforms, n_frames, device=str(device))
+        prompt = torch.tensor([self.prompt] * len(waveforms), device=device)
+        limit = min(max_new_tokens, self.limits.max_label_tokens - len(self.prompt))
+        recorder = _LogProbs()
+        tokens = GenerationMixin.generate(
+            self.model,
+            features,
+            decoder_input_ids=prompt,
+            generation_config=self._greedy(limit),
+            logits_processor=LogitsProcessorList([_NoTimestamps(self._first_timestamp), recorder]),
+        )
+        return self._hypotheses(tokens[:, len(self.prompt) :].tolist(), recorder.by_row(), limit)
+
+    def _greedy(self, limit: int) -> Any:
+        from transformers import GenerationConfig
+
+        return GenerationConfig(
+            max_new_tokens=limit,
+            num_beams=1,
+            do_sample=False,
+            eos_token_id=self.eot,
+            pad_token_id=self.eot,
+            decoder_start_token_id=self.config.decoder_start_token_id,
+            suppress_tokens=self.generation_config.suppress_tokens or None,
+            begin_suppress_tokens=self.generation_config.begin_suppress_tokens or None,
+        )
+
+    @property
+    def _first_timestamp(self) -> int:
+        return int(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>")) + 1
+
+    def _hypotheses(self, rows: list[list[int]], log_probs: list[list[float]], limit: int) -> list[Hypothesis]:
+        hypotheses = []
+        for row, row_log_probs in zip(rows, log_probs, strict=True):
+            ended = self.eot in row
+            length = row.index(self.eot) if ended else len(row)
+            counted = row_log_probs[: length + ended]
+            hypotheses.append(
+                Hypothesis(
+                    text=self.text(row[:length]),
+                    tokens=row[:length],
+                    log_prob=sum(counted) / max(len(counted), 1),
+                    truncated=not ended and length >= limit,
+                )
+            )
+        return hypotheses
+
+    def adapter_targets(self, roles: Sequence[str]) -> list[str]:
+        """Full names of the linear layers that play the given roles, in encoder, decoder or both."""
+        suffixes: set[tuple[str, str]] = set()
+        for role in roles:
+            side, _, kind = role.rpartition("_")
+            for part in [side] if side else ["encoder", "decoder"]:
+                suffixes.update((part, layer) for layer in _ROLES[kind])
+        return [
+            name
+            for name, module in self.model.named_modules()
+            if isinstance(module, torch.nn.Linear)
+            and any(f".{part}." in name and name.endswith(f".{layer}") for part, layer in suffixes)
+        ]
+
+    def part(self, name: str) -> torch.nn.Module:
+        """``encoder`` or ``decoder``."""
+        return getattr(self.model.get_submodule("model"), name)
+
+    def save(self, directory: Path) -> None:
+        """Write weights, configuration, tokenizer and feature extractor as Transformers does."""
+        from transformers import WhisperFeatureExtractor, WhisperProcessor
+
+        model = self.model
+        model.save_pretrained(directory)
+        extractor = WhisperFeatureExtractor(feature_size=self.config.num_mel_bins, sampling_rate=SAMPLE_RATE_HZ)
+        WhisperProcessor(extractor, self.tokenizer).save_pretrained(directory)
+        extractor.save_pretrained(directory)
+        _name_the_parent_class(directory)
+
+
+class _NoTimestamps(LogitsProcessor):
+    """Forbids timestamp tokens: the prompt asked for none."""
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores with every timestamp at minus infinity."""
+        scores[:, self.first :] = -torch.inf
+        return scores
+
+
+class _LogProbs(LogitsProcessor):
+    """Keeps the log-probability of the best token of every step, instead of every logit of every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores, unchanged."""
+        self.steps.append((scores.amax(-1) - scores.logsumexp(-1)).float())
+        return scores
+
+    def by_row(self) -> list[list[float]]:
+        """Log-probabilities, one list a row of the batch."""
+        return torch.stack(self.steps, dim=1).tolist()
+
+
+def _name_the_parent_class(directory: Path) -> None:
+    """Make ``config.json`` name the class that exists without speechtune."""
+    import json
+
+    path = directory / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["architectures"] = ["WhisperForConditionalGeneration"]
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Scoring: normalisers, alignment, error rates with intervals, paired comparison, term recall."""

@@ -1,0 +1,33 @@
+"""The ``evaluation`` part of a recipe: how transcripts are scored."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ScoringConfig(BaseModel):
+    """How transcripts are compared with the reference texts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    normaliser: str = Field(
+        default="auto",
+        description="Text normaliser: auto (by language), whisper-english, whisper-basic, unicode, or none.",
+    )
+    slice_by: list[str] = Field(
+        default_factory=list,
+        description="Corpus columns to report one by one, such as age, gender, duration_s, reference_words.",
+    )
+    resamples: int = Field(
+        default=1000,
+        ge=0,
+        description="Bootstrap resamples behind every interval (Bisani & Ney 2004); 0: no intervals.",
+    )
+    confidence_level: float = Field(default=0.95, gt=0, lt=1, description="Coverage that the intervals aim at.")
+    seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
+    terms: list[str] = Field(
+        default_factory=list, description="Words or phrases whose recall and precision are reported."
+    )
+    term_variants: dict[str, list[str]] = Field(
+        default_factory=dict, description="Other spellings that count as a term: {term: [spelling, ...]}."
+    )

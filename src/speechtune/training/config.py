@@ -1,0 +1,86 @@
+"""The ``training`` part of a recipe."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class AudioContextConfig(BaseModel):
+    """How many frames the model sees of each training clip."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mode: Literal["fit", "full"] = Field(
+        "fit", description="fit: as long as the batch's longest clip; full: always the padded window (30 s)."
+    )
+    jitter_s: float = Field(
+        1.0, ge=0, description="At fit: up to this many seconds of silence added behind each clip, drawn uniformly."
+    )
+    full_share: float = Field(
+        0.06,
+        ge=0,
+        le=1,
+        description="At fit: share of the utterances shown at the full window, so that the model stays good there.",
+    )
+
+
+class BatchConfig(BaseModel):
+    """What goes into one micro-batch and one optimiser step."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    utterances: int = Field(16, ge=1, description="Upper bound of utterances in a micro-batch.")
+    seconds: float = Field(
+        480.0, gt=0, description="Upper bound of utterances x audio context in a micro-batch, in seconds."
+    )
+    accumulate: int = Field(1, ge=1, description="Micro-batches of one optimiser step.")
+
+
+class SpecAugmentConfig(BaseModel):
+    """SpecAugment on the log-mel features (Park et al. 2019, arXiv 1904.08779); 0 switches a part off."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    time_prob: float = Field(0.0, ge=0, lt=1, description="Share of the frames covered by time masks.")
+    time_length: int = Field(10, ge=1, description="Length of a time mask in mel frames (10 ms each).")
+    feature_prob: float = Field(0.0, ge=0, lt=1, description="Share of the mel bins covered by frequency masks.")
+    feature_length: int = Field(10, ge=1, description="Width of a frequency mask in mel bins.")
+
+
+class TrainingConfig(BaseModel):
+    """How the weights are changed."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    epochs: int = Field(3, ge=1, description="Passes over the training split.")
+    learning_rate: float = Field(3e-5, gt=0, description="Peak learning rate.")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="Decay after the warm-up.")
+    warmup_share: float = Field(0.1, ge=0, lt=1, description="Share of the steps with a rising learning rate.")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's decoupled weight decay.")
+    max_grad_norm: float = Field(1.0, gt=0, description="Gradients are scaled down to this norm.")
+    batch: BatchConfig = Field(default_factory=BatchConfig)
+    audio_context: AudioContextConfig = Field(default_factory=AudioContextConfig)
+    spec_augment: SpecAugmentConfig = Field(default_factory=SpecAugmentConfig)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="Arithmetic under autocast; the weights stay fp32. auto: bf16 on GPUs that have it, fp16 on "
+        "older ones, fp32 on a CPU.",
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
+    compile: bool = Field(False, description="Run the model through torch.compile.")
+    seed: int = Field(0, description="Seed of every draw of the run.")
+    evaluations_per_epoch: int = Field(1, ge=1, description="Dev WER is generated, and a checkpoint written, this often.")
+    checkpoint_every_steps: int | None = Field(
+        None, ge=1, description="Extra checkpoints every so many optimiser steps, without an evaluation."
+    )
+    keep_checkpoints: int = Field(1, ge=1, description="Newest checkpoints kept beside the best one.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop after this many evaluations without a better dev WER; none: never."
+    )
+    workers: int = Field(0, ge=0, description="Processes that prepare batches beside the training process.")
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(
+        default_factory=lambda: ["tensorboard"], description="Where curves are also sent; metrics.jsonl is always kept."
+    )
+    preflight: bool = Field(True, description="Prove labels, masks, gradients and loss before the first step.")

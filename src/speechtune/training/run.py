@@ -1,0 +1,255 @@
+"""A run: baseline, preflight, training, best model, proof. Each part is skipped where its result stands."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+
+from speechtune.core.errors import InputError, explain_write_errors
+from speechtune.core.files import read_json, write_json, write_jsonl, write_text
+from speechtune.core.progress import Bar, note
+from speechtune.core.provenance import provenance
+from speechtune.corpus.table import Corpus
+from speechtune.models.adapters import choose_trainable, save_trained
+from speechtune.models.family import Family, load_family, pick_device
+from speechtune.models.obtaining import resolve_model
+from speechtune.training.data import TrainingSet, sampler_for, usable_utterances
+from speechtune.training.evaluation import Measurement, compare_all, dev_metrics, measure, sets_of
+from speechtune.training.preflight import preflight
+from speechtune.training.recipe import Recipe, load_recipe
+from speechtune.training.trainer import (
+    Schedule,
+    SpeechTrainer,
+    best_step,
+    newest_complete,
+    training_arguments,
+)
+
+FINISHED = "run.json"
+"""The finish mark, written last."""
+
+RECIPE = "recipe.yaml"
+METRICS = "metrics.jsonl"
+SCORES = "scores.json"
+
+
+@dataclass(slots=True)
+class Run:
+    """A finished run: its directory and what ``run.json`` says of it."""
+
+    directory: Path
+    summary: dict[str, Any]
+
+
+def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
+    """Carry out a recipe in ``directory``.
+
+    Args:
+        recipe: what to do.
+        directory: the run's directory; must not hold anything yet, unless ``resume``.
+        resume: continue from the newest complete checkpoint. The weights end up bit-identical to
+            those of an uninterrupted run on the same machine.
+
+    Raises:
+        InputError: unusable input, no memory or disk, a directory that is taken, or another recipe.
+        PreflightError: the training would be wrong.
+    """
+    if resume and (directory / FINISHED).is_file():
+        note(f"{directory} is already finished")
+        return Run(directory, read_json(directory / FINISHED))
+    corpus = Corpus.load(recipe.data.corpus)
+    train_split, dev_split = corpus.split(recipe.data.train_split), corpus.split(recipe.data.dev_split)
+    measured = sets_of(recipe, corpus)
+    base = resolve_model(recipe.model.base)
+    family = load_family(base, family=recipe.model.family, language=recipe.model.language)
+    utterances, dropped = usable_utterances(train_split, family, recipe.data)
+    _open_directory(recipe, directory, resume)
+    facts = {
+        "data": {"corpus": str(corpus.root), "fingerprint": corpus.fingerprint(), "dropped_by_reason": dropped},
+        "base": {"name": recipe.model.base, "path": str(base)},
+    }
+    if not (directory / "provenance.json").is_file():
+        write_json(directory / "provenance.json", provenance(recipe.training.seed, **facts))
+    _same_data(directory, facts["data"]["fingerprint"])
+
+    with explain_write_errors(directory):
+        note(f"training on {len(utterances)} utterances, {sum(u.duration_s for u in utterances) / 60:.1f} min")
+        before = measure(family, measured, recipe, directory, "before")
+        if not (directory / "model" / "config.json").is_file():
+            _fit(recipe, directory, family, TrainingSet(train_split, utterances, family, recipe.data), dev_split)
+        tuned = load_family(directory / "model", language=recipe.model.language)
+        after = measure(tuned, measured, recipe, directory, "after")
+        return _finish(recipe, directory, before, after)
+
+
+def _open_directory(recipe: Recipe, directory: Path, resume: bool) -> None:
+    from omegaconf import OmegaConf
+
+    text = OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump()))
+    stored = directory / RECIPE
+    if stored.is_file():
+        if not resume:
+            raise InputError(f"{directory} holds a run already: add --resume to continue it or choose another --out")
+        _same_recipe(load_recipe(stored), recipe, stored)
+        return
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InputError(f"{directory} exists and holds no run: choose another --out")
+    write_text(stored, text)
+
+
+def _same_recipe(old: Recipe, new: Recipe, stored: Path) -> None:
+    from speechtune.core.config import fields_of
+
+    for key, _ in fields_of(Recipe):
+        values = [_value_at(recipe.model_dump(), key) for recipe in (old, new)]
+        if values[0] != values[1]:
+            raise InputError(
+                f"{stored} says {key}={values[0]} and now {key}={values[1]} is asked for: resume with the same recipe "
+                "or choose another --out"
+            )
+
+
+def _value_at(values: dict[str, Any], key: str) -> Any:
+    value: Any = values
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _same_data(directory: Path, fingerprint: str) -> None:
+    stored = read_json(directory / "provenance.json")["data"]["fingerprint"]
+    if stored != fingerprint:
+        raise InputError(
+            f"the corpus has changed since {directory} was started (fingerprint {stored[:12]} then, {fingerprint[:12]} "
+            "now): restore it, or start a new run with another --out"
+        )
+
+
+def _fit(recipe: Recipe, directory: Path, family: Family, data: TrainingSet, dev: Corpus) -> None:
+    """Train, and write the best checkpoint's weights to ``directory/model``."""
+    config = recipe.training
+    sampler = sampler_for(config, data)
+    steps = -(-len(sampler) // config.batch.accumulate)
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "tensorboard")
+    arguments = training_arguments(config, directory, pick_device(), steps)
+    set_seed(config.seed)
+    _spec_augment(recipe, family)
+    model = choose_trainable(family, recipe.model, recipe.adapter)
+    schedule = Schedule(config, sampler)
+    trainer = SpeechTrainer(
+        model,
+        arguments,
+        data,
+        sampler,
+        evaluate=lambda: dev_metrics(family, dev, recipe),
+        callbacks=[schedule, _Record(directory, sampler.epoch_ends(), config.batch.accumulate)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = newest_complete(directory / "checkpoints")
+    if checkpoint is None:
+        if config.preflight:
+            checked = preflight(trainer, data, sampler, directory)
+            write_json(directory / "preflight.json", checked.to_json())
+            note(f"preflight passed in {checked.seconds} s: " + "; ".join(checked.checks.values()))
+        set_seed(config.seed)
+        trainer.train()
+    else:
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        note(f"continuing from step {state.global_step} of {steps}")
+        trainer.state = state
+        if state.global_step < steps and not schedule.is_over(state):
+            trainer.train(resume_from_checkpoint=str(checkpoint))
+    best = best_step(trainer.state.log_history)
+    trainer._load_from_checkpoint(str(directory / "checkpoints" / f"checkpoint-{best}"), model)
+    save_trained(family, model, directory)
+
+
+def _spec_augment(recipe: Recipe, family: Family) -> None:
+    wanted = recipe.training.spec_augment
+    config: Any = family.model.config
+    config.apply_spec_augment = wanted.time_prob > 0 or wanted.feature_prob > 0
+    config.mask_time_prob, config.mask_time_length = wanted.time_prob, wanted.time_length
+    config.mask_feature_prob, config.mask_feature_length = wanted.feature_prob, wanted.feature_length
+
+
+def _finish(recipe: Recipe, directory: Path, before: list[Measurement], after: list[Measurement]) -> Run:
+    comparisons = compare_all(before, after, recipe)
+    scores = {
+        "measurements": [measurement.to_json() for measurement in [*before, *after]],
+        "comparisons": comparisons,
+    }
+    write_json(directory / SCORES, scores)
+    state = newest_complete(directory / "checkpoints")
+    log = read_json(state / "trainer_state.json")["log_history"] if state else []
+    summary = {
+        "run": str(directory),
+        "model": str(directory / "model"),
+        "best_step": best_step(log),
+        "comparisons": comparisons,
+        "trained_for": {
+            "audio_context": recipe.training.audio_context.mode,
+            "full_share": recipe.training.audio_context.full_share,
+        },
+    }
+    write_json(directory / "model" / "speechtune.json", {"audio_contexts": _contexts_trained(recipe)})
+    write_json(directory / FINISHED, summary)
+    return Run(directory, summary)
+
+
+def _contexts_trained(recipe: Recipe) -> list[str]:
+    context = recipe.training.audio_context
+    return ["full"] if context.mode == "full" else ["fit", "full"] if context.full_share > 0 else ["fit"]
+
+
+class _Record(TrainerCallback):
+    """Draws the progress bar and keeps ``metrics.jsonl``, a copy of the log with real epochs."""
+
+    def __init__(self, directory: Path, epoch_ends: list[int], accumulate: int) -> None:
+        self.path = directory / METRICS
+        self.ends = [0, *(end / accumulate for end in epoch_ends)]
+        self.bar: Bar | None = None
+        self.detail = ""
+
+    def epoch_at(self, step: int) -> float:
+        """Epochs completed after ``step`` optimiser steps."""
+        for epoch, (start, end) in enumerate(zip(self.ends, self.ends[1:], strict=False)):
+            if step <= end:
+                return round(epoch + (step - start) / (end - start), 3)
+        return float(len(self.ends) - 1)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the bar at the step the run continues from."""
+        self.bar = Bar("train", state.max_steps, state.global_step).__enter__()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Move the bar."""
+        if self.bar:
+            self.bar.advance(state.global_step, self.detail)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Rewrite ``metrics.jsonl`` from the log, which a checkpoint restores."""
+        rows = []
+        for row in state.log_history:
+            kind = "dev" if "eval_wer" in row else "train" if "loss" in row else "summary"
+            values = {name.removeprefix("eval_"): value for name, value in row.items() if name not in ("step", "epoch")}
+            rows.append({"step": row["step"], "epoch": self.epoch_at(row["step"]), "kind": kind, **values})
+            if kind == "dev":
+                self.detail = f"dev WER {100 * values['wer']:.1f} %"
+            elif kind == "train":
+                self.detail = f"loss {values['loss']:.3f}"
+        write_jsonl(self.path, rows)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Close the bar."""
+        if self.bar:
+            self.bar.__exit__(None, None, None)

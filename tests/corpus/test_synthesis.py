@@ -147,7 +147,7 @@ def test_a_plan_is_drawn_without_the_engine_in_range_balanced_and_repeatable() -
         assert set(spoken) == set(names)
         assert max(spoken.values()) - min(spoken.values()) <= 1
     draws = [clip.draw for clip in plan]
-    assert all(130 <= draw.voice.rate_wpm <= 190 and 20 <= draw.noise_snr_db <= 35 for draw in draws)
+    assert all(130 <= draw.voice.rate_wpm <= 190 and 25 <= draw.noise_snr_db <= 35 for draw in draws)
     assert all(-6 <= draw.gain_db <= 6 and 0.1 <= min(draw.lead_s, draw.tail_s) <= 0.4 for draw in draws)
     assert {draw.noise for draw in draws} == {"white", "pink"}
 
@@ -199,7 +199,9 @@ def test_a_written_corpus_loads_and_counts_what_it_dropped(tmp_path: Path) -> No
     assert row.duration_s == pytest.approx(len(samples) / rate_hz, abs=1e-3)
     assert samples == pytest.approx(render(plan[0], {"Makolet": "mA:k'olet"}), abs=2**-15)
     assert (row.text, row.speaker_id, row.language) == ("I was at the Makolet.", "en-us+f2", "en")
-    assert row.extra == {"term": "Makolet", "kind": "term"}
+    assert (row.extra["term"], row.extra["kind"]) == ("Makolet", "term")
+    drawn = plan[0].draw
+    assert (row.extra["rate_wpm"], row.extra["noise_snr_db"]) == (drawn.voice.rate_wpm, drawn.noise_snr_db)
     assert corpus.card["kept"] == 1
     assert corpus.card["dropped_by_reason"] == {"longer_than_10_s": 1}
     assert corpus.card["terms"] == ["Makolet"]

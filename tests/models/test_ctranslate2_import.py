@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
 import torch
-from ct2_fixtures import POSITIONS, TIMESTAMPS, make_ctranslate2, make_transformers
+from tiny_whisper import POSITIONS, TIMESTAMPS, make_ctranslate2, make_transformers
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from speechtune.core.errors import InputError

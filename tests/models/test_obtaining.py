@@ -19,7 +19,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("ctranslate2")
 
-from ct2_fixtures import make_ctranslate2, make_transformers
+from tiny_whisper import make_ctranslate2, make_transformers
 from typer.testing import CliRunner
 
 from speechtune.core.errors import InputError

@@ -27,10 +27,12 @@ def command(
     settings = [*(overrides or []), *([f"training.seed={seed}"] if seed is not None else [])]
     checked = load_recipe(recipe, settings)
 
-    from speechtune.report.run_report import write_report
     from speechtune.training.run import train
 
     run = train(checked, out, resume=resume)
+
+    from speechtune.report.run_report import write_report
+
     page = write_report(run.directory)
     return {**run.summary, "report": str(page)}, "\n".join([*table(run.summary), f"model: {run.summary['model']}", f"report: {page}"])
 

@@ -169,7 +169,7 @@ def check_pronunciation(term: str, phonemes: str, voice_name: str = "en-us") -> 
 def plan_corpus(sentences: Sequence[Sentence], voices: Mapping[str, Sequence[str]], seed: int) -> list[Clip]:
     """Draw a voice and a mild variation for every sentence.
 
-    Ranges: 130-190 words a minute, pitch 35-65, pitch range 35-65, gain -6 to +6 dB, white or pink noise at 20-35 dB
+    Ranges: 130-190 words a minute, pitch 35-65, pitch range 35-65, gain -6 to +6 dB, white or pink noise at 25-35 dB
     SNR, margins of 0.1-0.4 s. Within a split every voice speaks equally often, give or take one clip.
 
     Args:
@@ -205,7 +205,7 @@ def _draw(name: str, random: np.random.Generator) -> VoiceDraw:
         voice=voice,
         gain_db=round(float(random.uniform(-6, 6)), 2),
         noise=("white", "pink")[int(random.integers(2))],
-        noise_snr_db=round(float(random.uniform(20, 35)), 2),
+        noise_snr_db=round(float(random.uniform(25, 35)), 2),
         noise_seed=int(random.integers(2**31)),
         lead_s=round(float(random.uniform(0.1, 0.4)), 3),
         tail_s=round(float(random.uniform(0.1, 0.4)), 3),
@@ -245,7 +245,8 @@ def write_corpus(
 ) -> Corpus:
     """Render a plan into a corpus directory: ``audio/*.flac``, ``metadata.jsonl``, ``corpus.json``.
 
-    ``speaker_id`` is the voice name; the extra columns are ``term`` (the terms joined by "; ", or null) and ``kind``.
+    ``speaker_id`` is the voice name; the extra columns are ``term`` (the terms joined by "; ", or null), ``kind``, and
+    what was drawn: ``rate_wpm``, ``pitch``, ``pitch_range``, ``gain_db``, ``noise``, ``noise_snr_db``.
     A clip longer than 10 s is not written and is counted in ``dropped_by_reason``.
 
     Args:
@@ -302,7 +303,16 @@ def _row(clip: Clip, number: int, samples: int) -> Utterance:
         language=voice.name.split("-")[0].split("+")[0],
         split=sentence.split,
         source=SOURCE,
-        extra={"term": "; ".join(sentence.terms) or None, "kind": sentence.kind},
+        extra={
+            "term": "; ".join(sentence.terms) or None,
+            "kind": sentence.kind,
+            "rate_wpm": voice.rate_wpm,
+            "pitch": voice.pitch,
+            "pitch_range": voice.pitch_range,
+            "gain_db": clip.draw.gain_db,
+            "noise": clip.draw.noise,
+            "noise_snr_db": clip.draw.noise_snr_db,
+        },
     )
 
 

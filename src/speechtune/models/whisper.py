@@ -20,7 +20,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from speechtune.audio.mel import FRAMES_PER_SECOND, FULL_FRAMES, SAMPLE_RATE_HZ, LogMel
+from speechtune.audio.mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LogMel
 from speechtune.core.errors import InputError
 from speechtune.models.family import Context, Example, Hypothesis, Limits
 
@@ -95,9 +95,8 @@ class WhisperFamily:
         self.config = model.config
         self.generation_config = model.generation_config
         self.front_end = LogMel(self.config.num_mel_bins)
-        self.limits = Limits(
-            max_audio_s=FULL_FRAMES / FRAMES_PER_SECOND, max_label_tokens=self.config.max_target_positions
-        )
+        self.window_frames = 2 * int(self.config.max_source_positions)
+        self.limits = Limits(self.window_frames / FRAMES_PER_SECOND, int(self.config.max_target_positions))
         self.prompt = self._prompt()
         self.eot: int = int(self.config.eos_token_id)
         if not getattr(self.generation_config, "is_multilingual", False):
@@ -148,10 +147,10 @@ class WhisperFamily:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
 
     def context_frames(self, seconds: float, context: Context = "fit") -> int:
-        """Mel frames for ``seconds`` of audio: even (the encoder halves them), at least 2, at most 3000."""
+        """Mel frames for ``seconds`` of audio: even (the encoder halves them), at least 2, at most the window (3000)."""
         if context == "full":
-            return FULL_FRAMES
-        return min(FULL_FRAMES, max(2, 2 * math.ceil(seconds * FRAMES_PER_SECOND / 2)))
+            return self.window_frames
+        return min(self.window_frames, max(2, 2 * math.ceil(seconds * FRAMES_PER_SECOND / 2)))
 
     def collate(self, examples: Sequence[Example], n_frames: int) -> dict[str, torch.Tensor]:
         """``input_features``, ``decoder_input_ids`` and ``labels`` of a batch.

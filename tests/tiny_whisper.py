@@ -52,7 +52,9 @@ def tokenizer_document(multilingual: bool) -> dict[str, Any]:
     }
 
 
-def make_transformers(directory: Path, multilingual: bool = True, tied: bool = True) -> Any:
+def make_transformers(
+    directory: Path, multilingual: bool = True, tied: bool = True, positions: int = POSITIONS, text_positions: int = 24
+) -> Any:
     """Save a random Whisper and its tokenizer below ``directory`` with Transformers alone; return the model."""
     import torch
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
@@ -71,8 +73,8 @@ def make_transformers(directory: Path, multilingual: bool = True, tied: bool = T
         decoder_attention_heads=2,
         encoder_ffn_dim=48,
         decoder_ffn_dim=40,
-        max_source_positions=POSITIONS,
-        max_target_positions=24,
+        max_source_positions=positions,
+        max_target_positions=text_positions,
         suppress_tokens=[1, 2],
         begin_suppress_tokens=[3, end],
         tie_word_embeddings=tied,
@@ -91,7 +93,7 @@ def make_transformers(directory: Path, multilingual: bool = True, tied: bool = T
         suppress_tokens=[1, 2],
         begin_suppress_tokens=[3, end],
         alignment_heads=[[0, 1]],
-        max_length=24,
+        max_length=text_positions,
         **roles,
         **facts,
     )

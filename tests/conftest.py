@@ -1,0 +1,112 @@
+"""A tiny Whisper, a tiny corpus of tones, and the shared speech where it is present."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_speech() -> Path:
+    """``shared/data`` beside the checkout; tests that need it are skipped where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"real speech is not here ({SHARED})")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random English-only Whisper with 3-second windows and 64 text positions."""
+    from tiny_whisper import make_transformers
+
+    directory = tmp_path_factory.mktemp("tiny-model")
+    make_transformers(directory, multilingual=False, positions=150, text_positions=64)
+    return directory
+
+
+TEXTS = ("the thing", "sing the king", "a ring", "in the inn", "nothing here", "then", "bring thin things", "go on")
+
+
+def write_corpus(root: Path, count: int = 16, dev: int = 4) -> Path:
+    """A corpus of short tones: ``count`` training and ``dev`` dev utterances of 0.3 to 1.5 s."""
+    from speechtune.audio.io import write_audio
+    from speechtune.corpus.table import Corpus, Utterance
+
+    rng = np.random.default_rng(3)
+    utterances = []
+    (root / "audio").mkdir(parents=True)
+    for number in range(count + dev):
+        length = int(rng.integers(4_800, 24_000))
+        tone = 0.3 * np.sin(np.arange(length) * (0.05 + 0.01 * (number % 8)))
+        name = f"audio/u{number:02d}.wav"
+        write_audio(root / name, tone.astype(np.float32))
+        utterances.append(
+            Utterance(
+                utterance_id=f"u{number:02d}",
+                file_name=name,
+                text=TEXTS[number % len(TEXTS)],
+                duration_s=length / 16_000,
+                speaker_id=f"s{number % 6}",
+                language="en",
+                split="train" if number < count else "dev",
+            )
+        )
+    Corpus(root, utterances, {"kept": len(utterances)}).save()
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The corpus of `write_corpus`."""
+    return write_corpus(tmp_path_factory.mktemp("tiny") / "corpus")
+
+
+@pytest.fixture
+def write_recipe(tmp_path: Path, tiny_model: Path, tiny_corpus: Path) -> Callable[..., Path]:
+    """``write_recipe(**sections)`` writes a recipe for the tiny model and corpus, sections merged in."""
+
+    def write(**sections: dict[str, Any]) -> Path:
+        recipe: dict[str, Any] = {
+            "data": {"corpus": str(tiny_corpus)},
+            "model": {"base": str(tiny_model)},
+            "training": {
+                "epochs": 2,
+                "learning_rate": 1e-3,
+                "batch": {"utterances": 4},
+                "audio_context": {"jitter_s": 0.2, "full_share": 0.2},
+                "trackers": [],
+            },
+            "decoding": {"max_new_tokens": 12},
+            "evaluation": {"scoring": {"resamples": 50}},
+        }
+        for name, values in sections.items():
+            recipe[name] = {**recipe.get(name, {}), **values}
+        path = tmp_path / "recipe.yaml"
+        path.write_text(json.dumps(recipe), encoding="utf-8")
+        return path
+
+    return write
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def speechtune() -> Command:
+    """``speechtune("train", …)`` runs the real command in a process of its own."""
+
+    def run(*words: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "speechtune.cli", *map(str, words)], capture_output=True, text=True, **options
+        )
+
+    return run

@@ -117,7 +117,7 @@ def train_ours(model: Path, corpus: Corpus, utterances: list[Utterance], setting
     from transformers import PrinterCallback, set_seed
 
     from speechtune.corpus.config import DataConfig
-    from speechtune.models.family import load_family, pick_device
+    from speechtune.models.family import load_family
     from speechtune.training.config import TrainingConfig
     from speechtune.training.data import TrainingSet, sampler_for
     from speechtune.training.trainer import SpeechTrainer, training_arguments
@@ -129,10 +129,10 @@ def train_ours(model: Path, corpus: Corpus, utterances: list[Utterance], setting
         seed=settings.seed,
         trackers=[],
     )
-    family = load_family(model)
+    family: Any = load_family(model)
     data = TrainingSet(corpus, utterances, family, DataConfig(corpus=str(corpus.root), case="lower"))
     sampler = sampler_for(config, data)
-    arguments = training_arguments(config, out, pick_device(), len(sampler))
+    arguments = training_arguments(config, out, family.model.device.type, len(sampler))
     set_seed(settings.seed)
     trainer = SpeechTrainer(family.model, arguments, data, sampler, evaluate=dict, callbacks=[])
     trainer.remove_callback(PrinterCallback)

@@ -30,6 +30,8 @@ def command(
     from speechtune.training.run import train
 
     run = train(checked, out, resume=resume)
+    if not run.summary:
+        return {}, ""  # a helper process under torchrun: the main one speaks
 
     from speechtune.report.run_report import write_report
 

@@ -39,11 +39,20 @@ def explain_write_errors(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"the disk is full while writing {target}: free some space or choose another --out, then run again"
-            ) from error
+            raise _full(target) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
             raise InputError(
                 f"cannot write {target} ({error.strerror}): choose an --out that you may write to"
             ) from error
         raise
+    except SpeechtuneError:
+        raise
+    except Exception as error:
+        # torch and safetensors report a failed write as their own kind of error.
+        if "No space left" in str(error) or "failed writing file" in str(error):
+            raise _full(target) from error
+        raise
+
+
+def _full(target: Path) -> InputError:
+    return InputError(f"the disk is full while writing {target}: free some space or choose another --out, then run again")

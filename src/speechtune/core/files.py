@@ -5,6 +5,7 @@ Everything is written beside its target under a temporary name, flushed to the d
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -104,7 +105,8 @@ def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
         raise InputError(f"{target} exists and is not empty: choose another --out or add --overwrite")
     with explain_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.draft-"))
+        _sweep(target)
+        draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.draft-{os.getpid()}-"))
         os.chmod(draft, 0o755)
         try:
             yield draft
@@ -117,13 +119,32 @@ def new_directory(target: Path, overwrite: bool = False) -> Iterator[Path]:
 def replace_directory(draft: Path, target: Path) -> None:
     """Rename ``draft`` to ``target``, removing what stood there only after the rename is prepared."""
     if target.exists():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.old-"))
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.draft-{os.getpid()}-"))
         os.rmdir(old)
         os.rename(target, old)
         os.rename(draft, target)
         shutil.rmtree(old, ignore_errors=True)
     else:
         os.rename(draft, target)
+
+
+def _sweep(target: Path) -> None:
+    """Remove the drafts that killed processes left beside ``target``."""
+    prefix = f".{target.name}.draft-"
+    for path in target.parent.glob(f"{glob.escape(prefix)}*"):
+        owner = path.name.removeprefix(prefix).split("-")[0]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def sha256(path: Path) -> str:

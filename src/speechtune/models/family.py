@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -87,8 +88,8 @@ class Family(Protocol):
 
 
 def pick_device() -> str:
-    """``cuda`` where there is one, else ``cpu``."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """``cuda`` where there is one (under torchrun, this process's), else ``cpu``."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
 FAMILIES = {"whisper": "speechtune.models.whisper:WhisperFamily"}

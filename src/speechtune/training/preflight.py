@@ -49,8 +49,8 @@ class PreflightError(SpeechtuneError):
     """A proof failed: training would not learn what the recipe says. Exit code 1."""
 
 
-def preflight(trainer: SpeechTrainer, data: TrainingSet, sampler: BucketSampler, run: Path) -> Preflight:
-    """Run every check; model, gradients and random state are left as they were.
+def preflight(trainer: SpeechTrainer, run: Path) -> Preflight:
+    """Run every check on what the trainer holds; model, gradients and random state are left as they were.
 
     Raises:
         PreflightError: labels, masks, gradients or the loss are wrong.
@@ -58,10 +58,10 @@ def preflight(trainer: SpeechTrainer, data: TrainingSet, sampler: BucketSampler,
     """
     start_s = time.monotonic()
     result = Preflight()
-    model = trainer.model
+    model, data, sampler = trainer.model, trainer.data, trainer.sampler
     assert isinstance(model, torch.nn.Module)
     with _as_it_was(model):
-        result.checks["disk"] = check_disk(model, run, trainer.args.keep_newest)  # type: ignore[attr-defined]
+        result.checks["disk"] = check_disk(model, run, trainer.keep_newest)
         result.checks["memory"] = check_memory(trainer, data, sampler)
         result.checks["labels"] = check_labels(data)
         shortest = np.argsort(sampler.durations_s, kind="stable")[:SAMPLE]
@@ -123,8 +123,7 @@ def check_split_invariance(trainer: SpeechTrainer, items: list[Any]) -> str:
     Raises:
         PreflightError: they differ by more than 1 % (bf16 and fp16) or 0.1 % (fp32).
     """
-    family = trainer.train_dataset.family  # type: ignore[union-attr]
-    collate = Collator(family)
+    collate = Collator(trainer.data.family)
     whole, norm_whole = _accumulated_step(trainer, [collate(items)])
     parts, norm_parts = _accumulated_step(trainer, [collate([item]) for item in items])
     tolerance = 1e-3 if not (trainer.args.bf16 or trainer.args.fp16) else 1e-2

@@ -11,11 +11,11 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from speechtune.core.errors import InputError, explain_write_errors
 from speechtune.core.files import read_json, write_json, write_jsonl, write_text
-from speechtune.core.progress import Bar, note
+from speechtune.core.progress import Bar, note, set_quiet
 from speechtune.core.provenance import provenance
 from speechtune.corpus.table import Corpus
 from speechtune.models.adapters import choose_trainable, save_trained
-from speechtune.models.family import Family, load_family, pick_device
+from speechtune.models.family import Family, load_family
 from speechtune.models.obtaining import resolve_model
 from speechtune.training.data import TrainingSet, sampler_for, usable_utterances
 from speechtune.training.evaluation import Measurement, compare_all, dev_metrics, measure, sets_of
@@ -61,12 +61,17 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
     if resume and (directory / FINISHED).is_file():
         note(f"{directory} is already finished")
         return Run(directory, read_json(directory / FINISHED))
+    set_quiet_beside_main()
     corpus = Corpus.load(recipe.data.corpus)
     train_split, dev_split = corpus.split(recipe.data.train_split), corpus.split(recipe.data.dev_split)
     measured = sets_of(recipe, corpus)
     base = resolve_model(recipe.model.base)
     family = load_family(base, family=recipe.model.family, language=recipe.model.language)
     utterances, dropped = usable_utterances(train_split, family, recipe.data)
+    data = TrainingSet(train_split, utterances, family, recipe.data)
+    if not is_main_process():
+        _fit(recipe, directory, data, dev_split)
+        return Run(directory, {})
     _open_directory(recipe, directory, resume)
     facts = {
         "data": {"corpus": str(corpus.root), "fingerprint": corpus.fingerprint(), "dropped_by_reason": dropped},
@@ -80,10 +85,21 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
         note(f"training on {len(utterances)} utterances, {sum(u.duration_s for u in utterances) / 60:.1f} min")
         before = measure(family, measured, recipe, directory, "before")
         if not (directory / "model" / "config.json").is_file():
-            _fit(recipe, directory, family, TrainingSet(train_split, utterances, family, recipe.data), dev_split)
+            _fit(recipe, directory, data, dev_split)
         tuned = load_family(directory / "model", language=recipe.model.language)
         after = measure(tuned, measured, recipe, directory, "after")
         return _finish(recipe, directory, before, after)
+
+
+def is_main_process() -> bool:
+    """Whether this process measures, writes and speaks: the only one, or rank 0 under torchrun."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
+def set_quiet_beside_main() -> None:
+    """Only the main process shows progress."""
+    if not is_main_process():
+        set_quiet(True)
 
 
 def _open_directory(recipe: Recipe, directory: Path, resume: bool) -> None:
@@ -129,43 +145,50 @@ def _same_data(directory: Path, fingerprint: str) -> None:
         )
 
 
-def _fit(recipe: Recipe, directory: Path, family: Family, data: TrainingSet, dev: Corpus) -> None:
+def _fit(recipe: Recipe, directory: Path, data: TrainingSet, dev: Corpus) -> None:
     """Train, and write the best checkpoint's weights to ``directory/model``."""
-    config = recipe.training
+    config, family = recipe.training, data.family
     sampler = sampler_for(config, data)
     steps = -(-len(sampler) // config.batch.accumulate)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "tensorboard")
-    arguments = training_arguments(config, directory, pick_device(), steps)
+    arguments = training_arguments(config, directory, family.model.device.type, steps)  # type: ignore[union-attr]
     set_seed(config.seed)
     _spec_augment(recipe, family)
     model = choose_trainable(family, recipe.model, recipe.adapter)
     schedule = Schedule(config, sampler)
+    callbacks = [schedule, _Record(directory, sampler.epoch_ends(), config.batch.accumulate)]
     trainer = SpeechTrainer(
         model,
         arguments,
         data,
         sampler,
         evaluate=lambda: dev_metrics(family, dev, recipe),
-        callbacks=[schedule, _Record(directory, sampler.epoch_ends(), config.batch.accumulate)],
+        callbacks=callbacks,
+        keep_newest=config.keep_checkpoints,
     )
     trainer.remove_callback(PrinterCallback)
+    _start_or_continue(trainer, schedule, directory, config.preflight)
+    if is_main_process():
+        best = best_step(trainer.state.log_history)
+        trainer._load_from_checkpoint(str(directory / "checkpoints" / f"checkpoint-{best}"), model)
+        save_trained(family, model, directory)
+
+
+def _start_or_continue(trainer: SpeechTrainer, schedule: Schedule, directory: Path, check: bool) -> None:
     checkpoint = newest_complete(directory / "checkpoints")
     if checkpoint is None:
-        if config.preflight:
-            checked = preflight(trainer, data, sampler, directory)
-            write_json(directory / "preflight.json", checked.to_json())
+        if check:
+            checked = preflight(trainer, directory)
+            if is_main_process():
+                write_json(directory / "preflight.json", checked.to_json())
             note(f"preflight passed in {checked.seconds} s: " + "; ".join(checked.checks.values()))
-        set_seed(config.seed)
+        set_seed(trainer.args.seed)
         trainer.train()
-    else:
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
-        note(f"continuing from step {state.global_step} of {steps}")
-        trainer.state = state
-        if state.global_step < steps and not schedule.is_over(state):
-            trainer.train(resume_from_checkpoint=str(checkpoint))
-    best = best_step(trainer.state.log_history)
-    trainer._load_from_checkpoint(str(directory / "checkpoints" / f"checkpoint-{best}"), model)
-    save_trained(family, model, directory)
+        return
+    trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    note(f"continuing from step {trainer.state.global_step} of {trainer.args.max_steps}")
+    if trainer.state.global_step < trainer.args.max_steps and not schedule.is_over(trainer.state):
+        trainer.train(resume_from_checkpoint=str(checkpoint))
 
 
 def _spec_augment(recipe: Recipe, family: Family) -> None:
@@ -236,6 +259,8 @@ class _Record(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Rewrite ``metrics.jsonl`` from the log, which a checkpoint restores."""
+        if not state.is_world_process_zero:
+            return
         rows = []
         for row in state.log_history:
             kind = "dev" if "eval_wer" in row else "train" if "loss" in row else "summary"

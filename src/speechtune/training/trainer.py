@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -35,21 +36,22 @@ class SpeechTrainer(Trainer):
         sampler: BucketSampler,
         evaluate: Callable[[], dict[str, float]],
         callbacks: list[TrainerCallback],
+        keep_newest: int = 1,
     ) -> None:
-        self._sampler = sampler
+        self.data = data
+        self.sampler = sampler
+        self.keep_newest = keep_newest
         self._evaluate_now = evaluate
         super().__init__(model=model, args=arguments, train_dataset=data, callbacks=callbacks)
         self.model_accepts_loss_kwargs = True
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches as the sampler plans them; each process already has its own share."""
-        data = self.train_dataset
-        assert isinstance(data, TrainingSet)
         workers = self.args.dataloader_num_workers
         return DataLoader(
-            data,
-            batch_sampler=self._sampler,
-            collate_fn=Collator(data.family),
+            self.data,
+            batch_sampler=self.sampler,
+            collate_fn=Collator(self.data.family),
             num_workers=workers,
             pin_memory=self.args.device.type == "cuda",
             persistent_workers=workers > 0,
@@ -67,13 +69,11 @@ class SpeechTrainer(Trainer):
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             mark_complete(folder)
-            prune(folder.parent, {best_step(self.state.log_history)}, self.args.keep_newest)  # type: ignore[attr-defined]
+            prune(folder.parent, {best_step(self.state.log_history)}, self.keep_newest)
 
 
 def mark_complete(folder: Path) -> None:
     """Flush a checkpoint to the disk and write its manifest: from now on it counts."""
-    import os
-
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     for path in files:
         handle = os.open(path, os.O_RDONLY)
@@ -103,7 +103,7 @@ def newest_complete(directory: Path) -> Path | None:
         if is_complete(path):
             newest = path
         else:
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
     return newest
 
 
@@ -162,12 +162,12 @@ class Schedule(TrainerCallback):
 
 
 def training_arguments(config: TrainingConfig, run: Path, device: str, steps: int) -> TrainingArguments:
-    """The Trainer's arguments for a run of ``steps`` optimiser steps."""
+    """The Trainer's arguments for a run of ``steps`` optimiser steps on ``cuda`` or ``cpu``."""
     precision = config.precision
     if precision == "auto":
-        on_gpu = device.startswith("cuda")
-        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if on_gpu else "fp32"
+        precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if device == "cuda" else "fp32"
     arguments = TrainingArguments(
+        ddp_backend="gloo" if device == "cpu" and int(os.environ.get("WORLD_SIZE", 1)) > 1 else None,
         output_dir=str(run / "checkpoints"),
         max_steps=steps,
         gradient_accumulation_steps=config.batch.accumulate,
@@ -194,5 +194,6 @@ def training_arguments(config: TrainingConfig, run: Path, device: str, steps: in
         label_names=["labels"],
         average_tokens_across_devices=True,
     )
-    arguments.keep_newest = config.keep_checkpoints  # type: ignore[attr-defined]
+    if arguments.n_gpu > 1:  # one process, one GPU: DataParallel would split our batches by rows
+        arguments._n_gpu = 1
     return arguments

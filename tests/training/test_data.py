@@ -12,7 +12,7 @@ from speechtune.core.errors import InputError
 from speechtune.corpus.config import DataConfig
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.models.family import load_family
-from speechtune.training.config import AudioContextConfig, BatchConfig
+from speechtune.training.config import AudioContextConfig, BatchConfig, SpeedConfig
 from speechtune.training.data import BucketSampler, evaluation_steps, usable_utterances
 
 DURATIONS_S = np.random.default_rng(0).gamma(3.0, 1.3, 500).clip(0.3, 29).tolist()
@@ -52,6 +52,28 @@ def test_a_clip_is_never_shown_less_than_its_length_nor_more_than_the_jitter_or_
     assert 0.05 < at_full.mean() < 0.15
     assert (sampler(mode="full").contexts_s(0) == 30.0).all()
     assert (sampler(full_share=0.0, jitter_s=0.0).contexts_s(0) == one.durations_s).all()
+
+
+def test_speeds_are_drawn_for_a_share_and_never_outgrow_the_window() -> None:
+    durations_s = [*DURATIONS_S, 29.9]
+    one = BucketSampler(
+        durations_s,
+        BatchConfig(),
+        AudioContextConfig(jitter_s=0.0, full_share=0.0),
+        SpeedConfig(share=0.5, range=0.1),
+        epochs=1,
+        seed=0,
+        window_s=30.0,
+    )
+    speeds = one.speeds(0)
+    assert 0.4 < (speeds != 1).mean() < 0.6
+    assert ((speeds >= 0.9) & (speeds <= 1.1)).all()
+    assert (one.contexts_s(0) <= 30).all()
+    for batch in one.plan(0):
+        for pick in batch:
+            assert pick.speed == speeds[pick.index]
+            assert pick.context_s == pytest.approx(durations_s[pick.index] / pick.speed)
+    assert (sampler().speeds(0) == 1).all()
 
 
 def test_draws_depend_on_seed_and_epoch_only() -> None:

@@ -19,7 +19,7 @@ class AudioContextConfig(BaseModel):
         1.0, ge=0, description="At fit: up to this many seconds of silence added behind each clip, drawn uniformly."
     )
     full_share: float = Field(
-        0.04,
+        0.08,
         ge=0,
         le=1,
         description="At fit: share of the utterances shown at the full window, so that the model stays good there.",
@@ -49,6 +49,17 @@ class SpecAugmentConfig(BaseModel):
     feature_length: int = Field(10, ge=1, description="Width of a frequency mask in mel bins.")
 
 
+class SpeedConfig(BaseModel):
+    """Speed perturbation (Ko et al. 2015): a share of the utterances is played a little faster or slower."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    share: float = Field(0.0, ge=0, le=1, description="Share of the utterances played at a drawn speed.")
+    range: float = Field(
+        0.1, gt=0, le=0.3, description="The speed is drawn uniformly within this much of 1 (0.1: from 0.9 to 1.1)."
+    )
+
+
 class TrainingConfig(BaseModel):
     """How the weights are changed."""
 
@@ -63,6 +74,7 @@ class TrainingConfig(BaseModel):
     batch: BatchConfig = Field(default_factory=BatchConfig)
     audio_context: AudioContextConfig = Field(default_factory=AudioContextConfig)
     spec_augment: SpecAugmentConfig = Field(default_factory=SpecAugmentConfig)
+    speed: SpeedConfig = Field(default_factory=SpeedConfig)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="Arithmetic under autocast; the weights stay fp32. auto: bf16 on GPUs that have it, fp16 on "

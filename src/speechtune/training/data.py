@@ -17,21 +17,23 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from speechtune.audio.augment import change_speed
 from speechtune.audio.io import load_audio
 from speechtune.core.errors import InputError
 from speechtune.core.progress import note
 from speechtune.corpus.config import DataConfig
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.models.family import Example, Family
-from speechtune.training.config import AudioContextConfig, BatchConfig, TrainingConfig
+from speechtune.training.config import AudioContextConfig, BatchConfig, SpeedConfig, TrainingConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Pick:
-    """One utterance of a batch and the seconds of audio its batch is shown."""
+    """One utterance of a batch: the seconds of audio it is shown, and how fast it is played."""
 
     index: int
     context_s: float
+    speed: float = 1.0
 
 
 def usable_utterances(corpus: Corpus, family: Family, data: DataConfig) -> tuple[list[Utterance], dict[str, int]]:
@@ -97,7 +99,7 @@ class TrainingSet(Dataset[tuple[Example, float]]):
         utterance = self.utterances[pick.index]
         waveform = load_audio(self.corpus.path_of(utterance), utterance.start_s, utterance.end_s)
         tokens, prompt_tokens = self.family.tokens(self.label_text(utterance))
-        return Example(waveform, tokens, prompt_tokens), pick.context_s
+        return Example(change_speed(waveform, pick.speed), tokens, prompt_tokens), pick.context_s
 
     def label_text(self, utterance: Utterance) -> str:
         """The text an utterance is trained on."""
@@ -120,8 +122,8 @@ class Collator:
 class BucketSampler(Sampler[list[Pick]]):
     """All micro-batches of a run, epoch after epoch: similar lengths together, in shuffled order.
 
-    An utterance's context is its length plus a drawn silence, or the full window for a drawn share.
-    Utterances are sorted by context with a little noise, cut into batches that respect both bounds
+    An utterance's context is its length (at its drawn speed) plus a drawn silence, or the full window
+    for a drawn share. Utterances are sorted by context with a little noise, cut into batches that respect both bounds
     (utterances, and utterances x longest context), and the batches are shuffled. With several
     processes each takes every ``world``-th batch of the same plan.
     """
@@ -131,6 +133,7 @@ class BucketSampler(Sampler[list[Pick]]):
         durations_s: list[float],
         batch: BatchConfig,
         context: AudioContextConfig,
+        speed: SpeedConfig | None = None,
         *,
         epochs: int,
         seed: int,
@@ -141,12 +144,20 @@ class BucketSampler(Sampler[list[Pick]]):
         self.durations_s = np.asarray(durations_s)
         self.batch = batch
         self.context = context
+        self.speed = speed or SpeedConfig()
         self.epochs = epochs
         self.seed = seed
         self.window_s = window_s
         self.rank = rank
         self.world = world
         self.plan = lru_cache(maxsize=2)(self._plan)
+
+    def speeds(self, epoch: int) -> np.ndarray:
+        """How fast each utterance is played in an epoch, shape (utterances,); never so slow as to outgrow the window."""
+        draw = np.random.default_rng((self.seed, epoch, 2))
+        drawn = draw.uniform(1 - self.speed.range, 1 + self.speed.range, len(self.durations_s))
+        chosen = np.where(draw.random(len(self.durations_s)) < self.speed.share, drawn, 1.0)
+        return np.where(self.durations_s / chosen > self.window_s, 1.0, chosen)
 
     def contexts_s(self, epoch: int) -> np.ndarray:
         """Seconds of audio each utterance is shown in an epoch, shape (utterances,)."""
@@ -155,16 +166,17 @@ class BucketSampler(Sampler[list[Pick]]):
         draw = np.random.default_rng((self.seed, epoch, 0))
         jitter_s = draw.uniform(0, self.context.jitter_s, len(self.durations_s))
         at_full = draw.random(len(self.durations_s)) < self.context.full_share
-        return np.where(at_full, self.window_s, np.minimum(self.durations_s + jitter_s, self.window_s))
+        shown_s = self.durations_s / self.speeds(epoch) + jitter_s
+        return np.where(at_full, self.window_s, np.minimum(shown_s, self.window_s))
 
     def _plan(self, epoch: int) -> list[list[Pick]]:
         """The batches of one epoch for all processes; their number is a multiple of ``world``."""
-        contexts_s = self.contexts_s(epoch)
+        contexts_s, speeds = self.contexts_s(epoch), self.speeds(epoch)
         draw = np.random.default_rng((self.seed, epoch, 1))
         order = np.argsort(contexts_s + draw.uniform(0, 0.25, len(contexts_s)), kind="stable")
         batches: list[list[Pick]] = []
         for index in order:
-            pick = Pick(int(index), float(contexts_s[index]))
+            pick = Pick(int(index), float(contexts_s[index]), float(speeds[index]))
             if batches and self._fits(batches[-1], pick):
                 batches[-1].append(pick)
             else:
@@ -197,6 +209,7 @@ def sampler_for(config: TrainingConfig, data: TrainingSet) -> BucketSampler:
         [utterance.duration_s for utterance in data.utterances],
         config.batch,
         config.audio_context,
+        config.speed,
         epochs=config.epochs,
         seed=config.seed,
         window_s=data.family.limits.max_audio_s,

@@ -1,0 +1,1 @@
+"""Pages for people about the results of the other rooms."""

@@ -98,7 +98,7 @@ def train_plain(model: Path, corpus: Corpus, utterances: list[Utterance], settin
     trainer = Seq2SeqTrainer(
         model=network,
         args=arguments,
-        train_dataset=rows,  # type: ignore[arg-type]
+        train_dataset=rows,
         data_collator=PlainCollator(processor, network.config.decoder_start_token_id),
     )
     trainer.remove_callback(PrinterCallback)
@@ -125,7 +125,7 @@ def train_ours(model: Path, corpus: Corpus, utterances: list[Utterance], setting
     config = TrainingConfig(
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
-        batch={"utterances": settings.batch},  # type: ignore[arg-type]
+        batch={"utterances": settings.batch},
         seed=settings.seed,
         trackers=[],
     )

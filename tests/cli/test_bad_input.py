@@ -207,7 +207,9 @@ def test_training_refuses_what_the_model_cannot_take(
     loaded.save()
     out = tmp_path / "run"
     recipe = write_recipe(data={"corpus": str(corpus)})
-    refused(speechtune("train", recipe, "--out", out), "utterance c (audio/c.flac)", part, "data.unusable=drop", out=out)
+    refused(
+        speechtune("train", recipe, "--out", out), "utterance c (audio/c.flac)", part, "data.unusable=drop", out=out
+    )
     done = speechtune("train", recipe, "--out", out, "data.unusable=drop", "training.epochs=1", "--json")
     assert done.returncode == 0, done.stderr
     dropped = json.loads((out / "provenance.json").read_text())["data"]["dropped_by_reason"]

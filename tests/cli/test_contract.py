@@ -14,7 +14,13 @@ import pytest
 from speechtune.cli.app import GROUPS, VERBS
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
-LEAVES = [*([verb] for verb in VERBS), ["models", "get"], ["models", "list"], ["recipe", "explain"], ["recipe", "check"]]
+LEAVES = [
+    *([verb] for verb in VERBS),
+    ["models", "get"],
+    ["models", "list"],
+    ["recipe", "explain"],
+    ["recipe", "check"],
+]
 
 
 def one_sentence(done: subprocess.CompletedProcess[str]) -> str:

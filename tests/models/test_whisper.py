@@ -156,7 +156,11 @@ def test_a_saved_model_loads_in_transformers_alone_and_says_the_same(family: Whi
 
 @pytest.mark.parametrize(
     ("roles", "layers_each"),
-    [(["attention"], {"encoder": 4, "decoder": 8}), (["decoder_mlp"], {"decoder": 2}), (["encoder_attention"], {"encoder": 4})],
+    [
+        (["attention"], {"encoder": 4, "decoder": 8}),
+        (["decoder_mlp"], {"decoder": 2}),
+        (["encoder_attention"], {"encoder": 4}),
+    ],
 )
 def test_lora_reaches_exactly_the_layers_of_its_roles(
     family: WhisperFamily, roles: list[str], layers_each: dict[str, int]
@@ -167,9 +171,7 @@ def test_lora_reaches_exactly_the_layers_of_its_roles(
     assert found == {side: layers_each.get(side, 0) * depth[side] for side in found}
 
 
-def test_lora_trains_only_its_matrices_and_merges_into_the_same_function(
-    family: WhisperFamily, tmp_path: Path
-) -> None:
+def test_lora_trains_only_its_matrices_and_merges_into_the_same_function(family: WhisperFamily, tmp_path: Path) -> None:
     batch = family.collate(examples(family), 150)
     with torch.no_grad():
         before = family.model(**batch).loss

@@ -73,7 +73,9 @@ def test_finds_a_doubled_start_token(build: Callable[..., Built]) -> None:
 
     def doubled(examples: Any, n_frames: int) -> dict[str, torch.Tensor]:
         batch = collate(examples, n_frames)
-        batch["decoder_input_ids"] = torch.cat([batch["decoder_input_ids"][:, :1], batch["decoder_input_ids"]], 1)[:, :-1]
+        batch["decoder_input_ids"] = torch.cat([batch["decoder_input_ids"][:, :1], batch["decoder_input_ids"]], 1)[
+            :, :-1
+        ]
         return batch
 
     family.collate = doubled

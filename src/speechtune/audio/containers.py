@@ -1,4 +1,4 @@
-"""Does a WAV or Ogg file end before its own structure says it should?
+"""Whether a WAV or Ogg file ends before its own structure says it should.
 
 libsndfile quietly shortens a WAV to the bytes that are there, and an Ogg stream to its last whole page; both would pass
 for complete recordings. FLAC, MP3 and MP4 are not treated here: their headers state a length that decoding is held to.

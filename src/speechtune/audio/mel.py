@@ -65,9 +65,7 @@ class LogMel:
         for row, waveform in zip(padded, waveforms, strict=True):
             row[: len(waveform)] = torch.from_numpy(np.ascontiguousarray(waveform, dtype=np.float32))
         padded = padded.to(device)
-        spectrum = torch.stft(
-            padded, WINDOW_SAMPLES, HOP_SAMPLES, window=self._window.to(device), return_complex=True
-        )
+        spectrum = torch.stft(padded, WINDOW_SAMPLES, HOP_SAMPLES, window=self._window.to(device), return_complex=True)
         power = (spectrum[..., :-1].abs() ** 2).contiguous()
         log_mel = (self._filters.to(device) @ power).clamp(min=1e-10).log10()
         log_mel = torch.maximum(log_mel, log_mel.amax(dim=(1, 2), keepdim=True) - 8.0)

@@ -37,7 +37,8 @@ def _text(summary: dict[str, Any], page: Path) -> str:
             "",
             "                              before    after",
             f"WER, sentences with the words {100 * target['wer_before']:6.1f} % {100 * target['wer_after']:6.1f} %",
-            f"words recognised (recall)     {100 * target['term_recall_before']:6.1f} % {100 * target['term_recall_after']:6.1f} %",
+            f"words recognised (recall)     {100 * target['term_recall_before']:6.1f} % "
+            f"{100 * target['term_recall_after']:6.1f} %",
             f"WER, ordinary sentences       {100 * general['wer_before']:6.1f} % {100 * general['wer_after']:6.1f} %"
             f"   ({verdict}: 95 % interval of the change {low:+.1f} to {high:+.1f} points)",
             "",

@@ -15,7 +15,9 @@ def command(
     model: Annotated[str, typer.Argument(help="A run, a model directory, or a catalogue name.")],
     corpus: Annotated[Path, typer.Argument(help="A speechtune corpus.")],
     split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Keep transcripts and score in this directory.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Keep transcripts and score in this directory.")
+    ] = None,
     language: Annotated[str | None, typer.Option("--language", help="Language of the speech, as in en.")] = None,
     context: Annotated[str | None, typer.Option("--context", help="Audio context: fit or full.")] = None,
     normaliser: Annotated[str, typer.Option("--normaliser", help="Text normaliser, or auto.")] = "auto",

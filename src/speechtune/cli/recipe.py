@@ -26,7 +26,9 @@ def _explain(
     rows = [row for row in explain(Recipe) if row["key"].startswith(prefix)]
     if not rows:
         raise InputError(f"no recipe key begins with {prefix!r}: run speechtune recipe explain to see all")
-    return {"keys": rows}, "\n".join(f"{row['key']}: {row['type']} = {row['default']}\n    {row['help']}" for row in rows)
+    return {"keys": rows}, "\n".join(
+        f"{row['key']}: {row['type']} = {row['default']}\n    {row['help']}" for row in rows
+    )
 
 
 @verb

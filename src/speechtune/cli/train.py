@@ -36,17 +36,19 @@ def command(
     from speechtune.report.run_report import write_report
 
     page = write_report(run.directory)
-    return {**run.summary, "report": str(page)}, "\n".join([*table(run.summary), f"model: {run.summary['model']}", f"report: {page}"])
+    lines = [*table(run.summary), f"model: {run.summary['model']}", f"report: {page}"]
+    return {**run.summary, "report": str(page)}, "\n".join(lines)
 
 
 def table(summary: dict[str, Any]) -> list[str]:
     """The comparison as lines: WER before and after on every set and context, with the difference's interval."""
     lines = []
     for row in summary["comparisons"]:
-        change = row["difference"]
-        line = f"{row['set']} ({row['context_after']} context): WER {100 * row['wer_before']:.1f} % -> {100 * row['wer_after']:.1f} %"
+        before, after, change = 100 * row["wer_before"], 100 * row["wer_after"], row["difference"]
+        line = f"{row['set']} ({row['context_after']} context): WER {before:.1f} % -> {after:.1f} %"
         if change["interval"]:
             low, high = 100 * change["interval"]["low"], 100 * change["interval"]["high"]
-            line += f" ({100 * change['difference']:+.1f} points, {100 * change['interval']['level']:.0f} % interval {low:+.1f} to {high:+.1f})"
+            level = 100 * change["interval"]["level"]
+            line += f" ({100 * change['difference']:+.1f} points, {level:.0f} % interval {low:+.1f} to {high:+.1f})"
         lines.append(line)
     return lines

@@ -35,7 +35,13 @@ def command(
         "dropped_by_reason": {},
         "seconds_of_audio": round(corpus.seconds_of_audio, 3),
         "out": str(out) if out else None,
-        "transcripts": [{"utterance_id": one.utterance_id, "text": one.text, "flags": one.flags} for one in transcripts],
+        "transcripts": [
+            {"utterance_id": one.utterance_id, "text": one.text, "flags": one.flags} for one in transcripts
+        ],
     }
-    text = f"{len(transcripts)} transcripts in {out}" if out else "\n".join(f"{one.utterance_id}\t{one.text}" for one in transcripts)
+    text = (
+        f"{len(transcripts)} transcripts in {out}"
+        if out
+        else "\n".join(f"{one.utterance_id}\t{one.text}" for one in transcripts)
+    )
     return result, text

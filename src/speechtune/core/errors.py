@@ -55,4 +55,6 @@ def explain_write_errors(target: Path) -> Iterator[None]:
 
 
 def _full(target: Path) -> InputError:
-    return InputError(f"the disk is full while writing {target}: free some space or choose another --out, then run again")
+    return InputError(
+        f"the disk is full while writing {target}: free some space or choose another --out, then run again"
+    )

@@ -16,6 +16,7 @@ from speechtune.decoding.transcript import Transcript, write_transcripts
 from speechtune.models.family import Family, load_family
 from speechtune.models.obtaining import resolve_model
 
+
 @dataclass(slots=True)
 class OpenedModel:
     """A loaded model, where it came from, and how it will decode."""
@@ -47,7 +48,7 @@ def open_model(
     if chosen not in contexts:
         note(f"warning: {name} was not trained at {chosen} context; expect many errors (trained for: {contexts})")
     family = load_family(path, language=language or trained.get("language"))
-    return OpenedModel(path, family, DecodingConfig(context=chosen, batch_size=batch_size))  # type: ignore[arg-type]
+    return OpenedModel(path, family, DecodingConfig(context=chosen, batch_size=batch_size))
 
 
 def _trained_for(path: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ def _add_lora(family: Family, adapter: AdapterConfig) -> torch.nn.Module:
         lora_dropout=adapter.dropout,
         target_modules=family.adapter_targets(adapter.targets),
     )
-    return get_peft_model(family.model, config)  # type: ignore[arg-type]
+    return get_peft_model(family.model, config)
 
 
 def save_trained(family: Family, trained: torch.nn.Module, run: Path) -> None:

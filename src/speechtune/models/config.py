@@ -34,6 +34,6 @@ class AdapterConfig(BaseModel):
     alpha: float = Field(64.0, gt=0, description="Scale of the update; it is multiplied by alpha / rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input.")
     targets: list[Role] = Field(
-        default_factory=lambda: ["attention", "mlp"],
+        ["attention", "mlp"],
         description="Roles of the layers that get an adapter, in the encoder, the decoder or both.",
     )

@@ -129,7 +129,9 @@ class WhisperFamily:
                 )
             return [start, no_timestamps]
         if self.language is None:
-            raise InputError("a multilingual Whisper model needs a language: set model.language or --language, as in en")
+            raise InputError(
+                "a multilingual Whisper model needs a language: set model.language or --language, as in en"
+            )
         languages = self.generation_config.lang_to_id
         token = f"<|{self.language}|>"
         if token not in languages:
@@ -147,7 +149,7 @@ class WhisperFamily:
         return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
 
     def context_frames(self, seconds: float, context: Context = "fit") -> int:
-        """Mel frames for ``seconds`` of audio: even (the encoder halves them), at least 2, at most the window (3000)."""
+        """Mel frames for ``seconds`` of audio: even (the encoder halves them), 2 at least, the window at most."""
         if context == "full":
             return self.window_frames
         return min(self.window_frames, max(2, 2 * math.ceil(seconds * FRAMES_PER_SECOND / 2)))
@@ -244,7 +246,7 @@ class WhisperFamily:
         """Write weights, configuration, tokenizer and feature extractor as Transformers does."""
         from transformers import WhisperFeatureExtractor, WhisperProcessor
 
-        model = self.model
+        model: Any = self.model
         model.save_pretrained(directory)
         extractor = WhisperFeatureExtractor(feature_size=self.config.num_mel_bins, sampling_rate=SAMPLE_RATE_HZ)
         WhisperProcessor(extractor, self.tokenizer).save_pretrained(directory)

@@ -35,5 +35,5 @@ def evaluate(
     if out:
         score.write_utterances(out / "utterances.jsonl")
         facts = {"model": str(opened.path), "corpus": str(corpus.root), "context": opened.decoding.context}
-        write_json(out / "score.json", {**score.to_json(), "provenance": provenance(**facts)})
+        write_json(out / "score.json", {**score.to_json(), "provenance": provenance(None, **facts)})
     return score

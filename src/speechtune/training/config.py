@@ -83,7 +83,9 @@ class TrainingConfig(BaseModel):
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     compile: bool = Field(False, description="Run the model through torch.compile.")
     seed: int = Field(0, description="Seed of every draw of the run.")
-    evaluations_per_epoch: int = Field(1, ge=1, description="Dev WER is generated, and a checkpoint written, this often.")
+    evaluations_per_epoch: int = Field(
+        1, ge=1, description="Dev WER is generated, and a checkpoint written, this often."
+    )
     checkpoint_every_steps: int | None = Field(
         None, ge=1, description="Extra checkpoints every so many optimiser steps, without an evaluation."
     )
@@ -93,6 +95,6 @@ class TrainingConfig(BaseModel):
     )
     workers: int = Field(0, ge=0, description="Processes that prepare batches beside the training process.")
     trackers: list[Literal["tensorboard", "wandb"]] = Field(
-        default_factory=lambda: ["tensorboard"], description="Where curves are also sent; metrics.jsonl is always kept."
+        ["tensorboard"], description="Where curves are also sent; metrics.jsonl is always kept."
     )
     preflight: bool = Field(True, description="Prove labels, masks, gradients and loss before the first step.")

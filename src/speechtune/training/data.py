@@ -153,7 +153,7 @@ class BucketSampler(Sampler[list[Pick]]):
         self.plan = lru_cache(maxsize=2)(self._plan)
 
     def speeds(self, epoch: int) -> np.ndarray:
-        """How fast each utterance is played in an epoch, shape (utterances,); never so slow as to outgrow the window."""
+        """How fast each utterance is played in an epoch, shape (utterances,); none outgrows the window."""
         draw = np.random.default_rng((self.seed, epoch, 2))
         drawn = draw.uniform(1 - self.speed.range, 1 + self.speed.range, len(self.durations_s))
         chosen = np.where(draw.random(len(self.durations_s)) < self.speed.share, drawn, 1.0)

@@ -59,9 +59,7 @@ def sets_of(recipe: Recipe, corpus: Corpus) -> list[tuple[TestSet, Corpus]]:
 def dev_metrics(family: Family, dev: Corpus, recipe: Recipe) -> dict[str, float]:
     """Generated WER and CER on the dev split, as fractions, with the WER's interval."""
     transcripts = transcribe_corpus(family, dev, recipe.decoding, "dev")
-    score = score_transcripts(
-        dev, transcripts, confidence=recipe.evaluation.scoring, language=family.language
-    )
+    score = score_transcripts(dev, transcripts, confidence=recipe.evaluation.scoring, language=family.language)
     if score.wer is None or score.cer is None:
         raise InputError(f"{dev.root}: the dev split has no reference words: choose another data.dev_split")
     interval = score.interval

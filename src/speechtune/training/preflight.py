@@ -199,7 +199,7 @@ def check_memory(trainer: SpeechTrainer, data: TrainingSet, sampler: BucketSampl
 
 def _kept_for_backward(trainer: SpeechTrainer, batch: dict[str, torch.Tensor]) -> int:
     sizes: dict[int, int] = {}
-    own = {parameter.data_ptr() for parameter in trainer.model.parameters()}  # type: ignore[union-attr]
+    own = {parameter.data_ptr() for parameter in trainer.model.parameters()}
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.data_ptr() not in own:
@@ -208,7 +208,7 @@ def _kept_for_backward(trainer: SpeechTrainer, batch: dict[str, torch.Tensor]) -
 
     inputs = trainer._prepare_inputs(batch)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), trainer.compute_loss_context_manager():
-        trainer.compute_loss(trainer.model, inputs)  # type: ignore[arg-type]
+        trainer.compute_loss(trainer.model, inputs)
     return sum(sizes.values())
 
 
@@ -232,8 +232,8 @@ def check_disk(model: torch.nn.Module, run: Path, keep_newest: int) -> str:
     free = shutil.disk_usage(run).free
     if needed > free:
         raise InputError(
-            f"the run needs about {needed / 2**30:.1f} GiB in {run} and {free / 2**30:.1f} GiB are free: free some space "
-            "or choose another --out"
+            f"the run needs about {needed / 2**30:.1f} GiB in {run} and {free / 2**30:.1f} GiB are free: free some "
+            "space or choose another --out"
         )
     return f"about {needed / 2**30:.1f} GiB needed at most, {free / 2**30:.1f} free"
 

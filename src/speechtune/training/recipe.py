@@ -24,7 +24,9 @@ class TestSet(BaseModel):
     name: str = Field(pattern=r"^[\w-]+$", description="Its name in scores and reports.")
     corpus: str | None = Field(None, description="Directory of its corpus; the training corpus when not given.")
     split: str | None = Field(None, description="Which split of it; every utterance when not given.")
-    role: str = Field("target", pattern="^(target|guard)$", description="target: should improve; guard: should not worsen.")
+    role: str = Field(
+        "target", pattern="^(target|guard)$", description="target: should improve; guard: should not worsen."
+    )
 
 
 class EvaluationConfig(BaseModel):

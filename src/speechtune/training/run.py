@@ -73,16 +73,24 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
         _fit(recipe, directory, data, dev_split)
         return Run(directory, {})
     _open_directory(recipe, directory, resume)
-    facts = {
-        "data": {"corpus": str(corpus.root), "fingerprint": corpus.fingerprint(), "dropped_by_reason": dropped},
-        "base": {"name": recipe.model.base, "path": str(base)},
-    }
+    seconds = sum(utterance.duration_s for utterance in utterances)
+    fingerprint = corpus.fingerprint()
     if not (directory / "provenance.json").is_file():
+        facts: dict[str, Any] = {
+            "data": {
+                "corpus": str(corpus.root),
+                "fingerprint": fingerprint,
+                "kept": len(utterances),
+                "dropped_by_reason": dropped,
+                "seconds_of_audio": round(seconds, 3),
+            },
+            "base": {"name": recipe.model.base, "path": str(base)},
+        }
         write_json(directory / "provenance.json", provenance(recipe.training.seed, **facts))
-    _same_data(directory, facts["data"]["fingerprint"])
+    _same_data(directory, fingerprint)
 
     with explain_write_errors(directory):
-        note(f"training on {len(utterances)} utterances, {sum(u.duration_s for u in utterances) / 60:.1f} min")
+        note(f"training on {len(utterances)} utterances, {seconds / 60:.1f} min")
         before = measure(family, measured, recipe, directory, "before")
         if not (directory / "model" / "config.json").is_file():
             _fit(recipe, directory, data, dev_split)
@@ -151,7 +159,8 @@ def _fit(recipe: Recipe, directory: Path, data: TrainingSet, dev: Corpus) -> Non
     sampler = sampler_for(config, data)
     steps = -(-len(sampler) // config.batch.accumulate)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "tensorboard")
-    arguments = training_arguments(config, directory, family.model.device.type, steps)  # type: ignore[union-attr]
+    device = next(family.model.parameters()).device.type
+    arguments = training_arguments(config, directory, device, steps)
     set_seed(config.seed)
     _spec_augment(recipe, family)
     model = choose_trainable(family, recipe.model, recipe.adapter)
@@ -250,9 +259,7 @@ class _Record(TrainerCallback):
         """Start the bar at the step the run continues from."""
         self.bar = Bar("train", state.max_steps, state.global_step).__enter__()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         if self.bar:
             self.bar.advance(state.global_step, self.detail)

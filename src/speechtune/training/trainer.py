@@ -42,6 +42,7 @@ class SpeechTrainer(Trainer):
         self.sampler = sampler
         self.keep_newest = keep_newest
         self._evaluate_now = evaluate
+        self.control: TrainerControl
         super().__init__(model=model, args=arguments, train_dataset=data, callbacks=callbacks)
         self.model_accepts_loss_kwargs = True
 
@@ -57,7 +58,7 @@ class SpeechTrainer(Trainer):
             persistent_workers=workers > 0,
         )
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:  # type: ignore[override]
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Generate the dev set and log what comes out under ``eval_…``."""
         metrics = {f"eval_{name}": value for name, value in self._evaluate_now().items()}
         self.log(metrics)
@@ -134,9 +135,7 @@ class Schedule(TrainerCallback):
 
     def __init__(self, config: TrainingConfig, sampler: BucketSampler) -> None:
         self.config = config
-        self.evaluations = evaluation_steps(
-            sampler.epoch_ends(), config.batch.accumulate, config.evaluations_per_epoch
-        )
+        self.evaluations = evaluation_steps(sampler.epoch_ends(), config.batch.accumulate, config.evaluations_per_epoch)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -93,7 +93,7 @@ def not_a_number(source: Path) -> str:
 
 def empty_transcript(source: Path) -> str:
     soundfile.write(add(source, "silent.wav", text="   "), tone(), 16_000)
-    return "silent.wav"
+    return "metadata.jsonl line 3: its transcript is empty"
 
 
 def duplicate_ids(source: Path) -> str:
@@ -221,7 +221,7 @@ def test_training_refuses_what_the_model_cannot_take(
     [
         (["transcribe", "MODEL", "nowhere.wav"], "nowhere.wav"),
         (["transcribe", "nowhere", "SOURCE"], "nowhere"),
-        (["evaluate", "MODEL", "SOURCE"], "not a speechtune corpus"),
+        (["evaluate", "MODEL", "SOURCE"], "run speechtune import on it first"),
         (["transcribe", "MODEL", "SOURCE", "--context", "half"], "use fit or full"),
         (["report", "SOURCE"], "SOURCE"),
         (["split", "SOURCE"], "SOURCE"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -50,7 +51,7 @@ def test_nothing_heavy_is_imported_before_a_verb_runs() -> None:
 
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 def test_every_verb_has_help_and_json(speechtune: Command, words: list[str]) -> None:
-    done = speechtune(*words, "--help", env={"COLUMNS": "200", "PATH": ""})
+    done = speechtune(*words, "--help", env={**os.environ, "COLUMNS": "200"})
     assert done.returncode == 0
     assert "--json" in done.stdout
     assert "--quiet" in done.stdout

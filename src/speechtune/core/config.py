@@ -26,7 +26,7 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         InputError: the file is missing or not YAML, an override is malformed, a key is unknown, or a
             value is wrong. The sentence names the file and the key.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     for item in overrides:
@@ -35,6 +35,8 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
     where = str(path) if path else "the settings given"
     try:
         loaded = OmegaConf.load(path) if path else OmegaConf.create()
+        if not isinstance(loaded, DictConfig):
+            raise InputError(f"{where} must be a mapping of sections: begin with data: and model:")
         merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
         values = OmegaConf.to_container(merged, resolve=True)
     except FileNotFoundError as error:
@@ -46,8 +48,7 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
             first = " ".join(str(error).split())
             raise InputError(f"{where} is not valid YAML ({first}): repair it") from error
         raise
-    if not isinstance(values, dict):
-        raise InputError(f"{where} must be a mapping of sections, not {type(values).__name__}")
+    assert isinstance(values, dict)
     return validate(kind, values, where)
 
 

@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 # The same tests must pass without a network; what loads a model hub says so instead of hanging.
-OFFLINE = HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false SPEECHTUNE_WHEELS=$(CURDIR)/.wheels
+OFFLINE = HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false SPEECHTUNE_WHEELS=$(CURDIR)/.wheels \
+	OMP_NUM_THREADS=1
 
 .PHONY: demo test check format install bench clean
 

@@ -323,6 +323,7 @@ def hub(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
         "HF_HOME": str(tmp_path / "hf_home"),
         "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",  # the server is on this machine
         "SPEECHTUNE_HOME": str(tmp_path / "home"),
     }
     server.shutdown()

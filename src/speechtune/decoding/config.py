@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field
+
+from speechtune.models.config import Context
 
 
 class DecodingConfig(BaseModel):
@@ -12,7 +12,7 @@ class DecodingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    context: Literal["fit", "full"] = Field(
+    context: Context = Field(
         "fit",
         description="Audio context: fit gives the model as many frames as the batch's longest clip needs, "
         "full its whole padded window (30 s for Whisper). fit needs a model trained for it.",

@@ -6,6 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Context = Literal["fit", "full"]
+"""How much audio a model sees for a clip: as long as the clip needs, or the whole padded window."""
+
 Role = Literal["attention", "mlp", "encoder_attention", "encoder_mlp", "decoder_attention", "decoder_mlp"]
 
 

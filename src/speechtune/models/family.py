@@ -8,15 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from speechtune.core.errors import InputError
-
-Context = Literal["fit", "full"]
-"""How much audio a model sees for a clip: as long as the clip needs, or the whole padded window."""
+from speechtune.models.config import Context
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechtune.audio.mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LogMel
 from speechtune.core.errors import InputError
-from speechtune.models.family import Context, Example, Hypothesis, Limits
+from speechtune.models.config import Context
+from speechtune.models.family import Example, Hypothesis, Limits
 
 IGNORED = -100
 """The label value that no loss is computed for (PyTorch's ``ignore_index``)."""

@@ -6,13 +6,15 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speechtune.models.config import Context
+
 
 class AudioContextConfig(BaseModel):
     """How many frames the model sees of each training clip."""
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Literal["fit", "full"] = Field(
+    mode: Context = Field(
         "fit", description="fit: as long as the batch's longest clip; full: always the padded window (30 s)."
     )
     jitter_s: float = Field(

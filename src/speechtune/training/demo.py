@@ -27,6 +27,7 @@ def demo_recipe(corpus: Path, terms: list[str], variants: dict[str, list[str]], 
                     {"name": "target", "split": "test"},
                     {"name": "general", "split": "general", "role": "guard"},
                 ],
+                "baseline_contexts": ["full"],
                 "scoring": {"terms": terms, "term_variants": variants, "slice_by": ["speaker_id"]},
             },
         }

@@ -71,9 +71,11 @@ def measure(
     family: Family, sets: list[tuple[TestSet, Corpus]], recipe: Recipe, run: Path, system: str
 ) -> list[Measurement]:
     """Decode and score every set at every audio context; transcripts that stand already are kept."""
+    settings = recipe.evaluation
+    contexts = (settings.baseline_contexts if system == "before" else None) or settings.contexts
     measurements = []
     for wanted, corpus in sets:
-        for context in recipe.evaluation.contexts:
+        for context in contexts:
             name = f"transcripts/{wanted.name}.{system}.{context}.jsonl"
             if not (run / name).is_file():
                 decoding = recipe.decoding.model_copy(update={"context": context})

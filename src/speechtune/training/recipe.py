@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from speechtune.core.config import load_config
 from speechtune.corpus.config import DataConfig
 from speechtune.decoding.config import DecodingConfig
-from speechtune.models.config import AdapterConfig, ModelConfig
+from speechtune.models.config import AdapterConfig, Context, ModelConfig
 from speechtune.scoring.config import ScoringConfig
 from speechtune.training.config import TrainingConfig
 
@@ -37,8 +37,11 @@ class EvaluationConfig(BaseModel):
     sets: list[TestSet] = Field(
         default_factory=list, description="Sets to measure; the dev split of the training corpus when empty."
     )
-    contexts: list[str] = Field(
-        default_factory=lambda: ["fit", "full"], description="Audio contexts to decode at: fit, full."
+    contexts: list[Context] = Field(
+        ["fit", "full"], min_length=1, description="Audio contexts to decode the tuned model at."
+    )
+    baseline_contexts: list[Context] | None = Field(
+        None, description="Audio contexts for the base model; the same ones when not given."
     )
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
 

@@ -171,6 +171,7 @@ def run_child(system: str, settings: argparse.Namespace, **changes: Any) -> dict
 
 def speed(settings: argparse.Namespace) -> dict[str, Any]:
     """Rounds of both systems in turn (the order alternates); each round another draw of utterances."""
+    settings.utterances = settings.utterances or 96
     rounds = []
     for number in range(settings.rounds):
         order = ["plain", "speechtune"] if number % 2 == 0 else ["speechtune", "plain"]
@@ -199,7 +200,9 @@ def quality(settings: argparse.Namespace) -> dict[str, Any]:
         folder = settings.out / system
         model = folder / "model"
         if not (model / "config.json").is_file():
-            results["trained"][system] = run_child(system, settings, out=folder, utterances=0, keep=True)
+            results["trained"][system] = run_child(
+                system, settings, out=folder, utterances=settings.utterances or 0, keep=True
+            )
         for context in ["full"] if system == "plain" else ["fit", "full"]:
             opened = open_model(str(model), context=context)
             transcripts = transcribe_to(opened, dev, folder / f"dev.{context}.jsonl")
@@ -224,7 +227,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--model", default="whisper-tiny.en")
     parser.add_argument("--model-path", type=Path)
-    parser.add_argument("--utterances", type=int, default=192, help="per round of the speed part")
+    parser.add_argument("--utterances", type=int, help="training utterances (speed: 96 a round; quality: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=16)

@@ -39,6 +39,7 @@ def test_every_utterance_comes_once_an_epoch_within_both_bounds() -> None:
         for batch in batches:
             assert len(batch) <= 16
             assert len(batch) == 1 or len(batch) * max(pick.context_s for pick in batch) <= 200
+            assert len({pick.context_s == 30.0 for pick in batch}) == 1
 
 
 def test_a_clip_is_never_shown_less_than_its_length_nor_more_than_the_jitter_or_the_window() -> None:

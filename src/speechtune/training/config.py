@@ -21,7 +21,7 @@ class AudioContextConfig(BaseModel):
         1.0, ge=0, description="At fit: up to this many seconds of silence added behind each clip, drawn uniformly."
     )
     full_share: float = Field(
-        0.08,
+        0.06,
         ge=0,
         le=1,
         description="At fit: share of the utterances shown at the full window, so that the model stays good there.",

@@ -186,6 +186,8 @@ class BucketSampler(Sampler[list[Pick]]):
         return shuffled + shuffled[:missing]
 
     def _fits(self, batch: list[Pick], pick: Pick) -> bool:
+        if (pick.context_s < self.window_s) != (batch[0].context_s < self.window_s):
+            return False  # one clip shown at the full window would drag its whole batch there
         longest_s = max(pick.context_s, *(other.context_s for other in batch))
         size = len(batch) + 1
         return size <= self.batch.utterances and size * longest_s <= self.batch.seconds

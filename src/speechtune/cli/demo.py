@@ -45,6 +45,6 @@ def _text(summary: dict[str, Any], page: Path) -> str:
             f"report:  {page}",
             f"try it:  speechtune transcribe {summary['run']} YOUR.wav",
             "next:    speechtune import YOUR_RECORDINGS --out my-corpus && speechtune split my-corpus",
-            "         speechtune train recipes/children.yaml data.corpus=my-corpus --out my-run",
+            "         speechtune train recipes/children.yaml data.corpus=my-corpus 'evaluation.sets=[]' --out my-run",
         ]
     )

@@ -70,11 +70,6 @@ w.WhisperFamily.save = save
 """
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {}
-
-
 @pytest.mark.parametrize("adapter", ["none", "lora"])
 def test_the_weights_are_bit_identical_after_kills_at_every_kind_of_moment(
     write_recipe: Callable[..., Path], tmp_path: Path, adapter: str

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from speechtune.core.progress import note
 from speechtune.corpus.demo_corpus import build_demo_corpus
-from speechtune.corpus.table import METADATA
+from speechtune.corpus.table import METADATA, Corpus
 from speechtune.models.obtaining import get_model
 from speechtune.training.recipe import Recipe
 from speechtune.training.run import Run, train
@@ -15,7 +14,7 @@ from speechtune.training.run import Run, train
 MODEL = "whisper-tiny.en"
 
 
-def demo_recipe(corpus: Path, terms: list[str], variants: dict[str, list[str]], seed: int) -> Recipe:
+def demo_recipe(corpus: Path, terms: list[str], seed: int) -> Recipe:
     """Fine-tune tiny.en on sentences with the terms; measure unseen such sentences and general ones."""
     return Recipe.model_validate(
         {
@@ -28,7 +27,7 @@ def demo_recipe(corpus: Path, terms: list[str], variants: dict[str, list[str]], 
                     {"name": "general", "split": "general", "role": "guard"},
                 ],
                 "baseline_contexts": ["full"],
-                "scoring": {"terms": terms, "term_variants": variants, "slice_by": ["speaker_id"]},
+                "scoring": {"terms": terms, "slice_by": ["speaker_id"]},
             },
         }
     )
@@ -46,13 +45,6 @@ def run_demo(directory: Path, *, seed: int = 0, resume: bool = False) -> Run:
     note("2/3 corpus: Hebrew words in English sentences, spoken by espeak-ng in several voices")
     if not (resume and (corpus / METADATA).is_file()):
         build_demo_corpus(corpus, seed=seed)
-    card = _card(corpus)
     note("3/3 baseline, fine-tune, proof")
-    recipe = demo_recipe(corpus, card["terms"], card.get("term_variants", {}), seed)
+    recipe = demo_recipe(corpus, Corpus.load(corpus).card["terms"], seed)
     return train(recipe, directory / "run", resume=resume)
-
-
-def _card(corpus: Path) -> dict[str, Any]:
-    from speechtune.corpus.table import Corpus
-
-    return Corpus.load(corpus).card

@@ -128,8 +128,9 @@ def _open_directory(recipe: Recipe, directory: Path, resume: bool) -> None:
 def _same_recipe(old: Recipe, new: Recipe, stored: Path) -> None:
     from speechtune.core.config import fields_of
 
+    dumps = [old.model_dump(), new.model_dump()]
     for key, _ in fields_of(Recipe):
-        values = [_value_at(recipe.model_dump(), key) for recipe in (old, new)]
+        values = [_value_at(dump, key) for dump in dumps]
         if values[0] != values[1]:
             raise InputError(
                 f"{stored} says {key}={values[0]} and now {key}={values[1]} is asked for: resume with the same recipe "
@@ -227,7 +228,8 @@ def _finish(recipe: Recipe, directory: Path, before: list[Measurement], after: l
             "full_share": recipe.training.audio_context.full_share,
         },
     }
-    write_json(directory / "model" / "speechtune.json", {"audio_contexts": _contexts_trained(recipe)})
+    trained_for = {"audio_contexts": _contexts_trained(recipe), "language": recipe.model.language}
+    write_json(directory / "model" / "speechtune.json", trained_for)
     write_json(directory / FINISHED, summary)
     return Run(directory, summary)
 

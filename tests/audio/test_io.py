@@ -189,3 +189,27 @@ def test_spans_outside_the_file_are_refused(tmp_path: Path) -> None:
     for span in ((-1.0, 1.0), (0.0, 2.5), (2.0, None), (1.0, 1.0), (1.5, 1.0), (float("nan"), 1.0)):
         assert reason(path, *span) == io.OUTSIDE
     assert len(load_audio(path, 1.0, 2.005)) == RATE_HZ  # within the slack of one feature hop
+
+
+def test_without_pyav_the_ffmpeg_executable_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the executable: it writes a known stereo WAV, as ffmpeg would, whatever it is asked for."""
+    import sys
+
+    from speechtune.audio.channels import read_channels
+
+    stereo = np.stack([np.linspace(-0.5, 0.5, 800), np.zeros(800)], axis=1).astype(np.float32)
+    soundfile.write(tmp_path / "decoded.wav", stereo, 16_000, subtype="FLOAT")
+    program = tmp_path / "ffmpeg"
+    program.write_text(f'#!/bin/sh\ncat "{tmp_path}/decoded.wav"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setitem(sys.modules, "av", None)
+    path = tmp_path / "a.m4a"
+    path.write_bytes(b"\x00\x00\x00\x20ftypM4A " + bytes(64))
+    recording = read_channels(path)
+    assert np.array_equal(recording.frames, stereo)
+    assert recording.format == "M4A"
+    assert np.array_equal(load_audio(path, 0.01, 0.02), stereo[160:320].mean(axis=1))
+    assert probe(path).channels == 2
+    program.write_text("#!/bin/sh\necho broken >&2; exit 1\n")
+    assert reason(path) == io.UNREADABLE

@@ -85,7 +85,7 @@ def test_nemo_manifest_offsets_are_spans(tmp_path: Path, make_audio: Any) -> Non
     audio = make_audio(tmp_path / "in/long.wav", seconds=2.0)
     rows = [{"audio_filepath": str(audio), "text": "x", "offset": at, "duration": 0.5} for at in (0.0, 1.25)]
     write_jsonl(tmp_path / "in/manifest.json", *rows)
-    found = imported(tmp_path / "in/manifest.json", tmp_path / "out", "audiofolder", audio="reference")
+    found = imported(tmp_path / "in/manifest.json", tmp_path / "out", "nemo", audio="reference")
     assert [(row.start_s, row.end_s, row.duration_s) for row in found.values()] == [(0.0, 0.5, 0.5), (1.25, 1.75, 0.5)]
     assert Path(next(iter(found.values())).file_name) == audio
 

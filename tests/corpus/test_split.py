@@ -13,6 +13,7 @@ import pytest
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.split import split_corpus
+from speechtune.corpus.split_lists import FixedLists, SplitOptions, split_as_told
 from speechtune.corpus.table import Corpus, Utterance
 
 
@@ -152,3 +153,104 @@ def test_the_verb_writes_the_table_and_the_card(tmp_path: Path, run: Any) -> Non
     shown = run("split", tmp_path, "--overwrite").stdout
     assert "utterances" in shown
     assert "age (share)" in shown
+
+
+def write_list(path: Path, *names: str) -> Path:
+    path.write_text("# fixed\n\n" + "\n".join(names) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("allow", [False, True])
+def test_a_list_is_exactly_the_test_split_and_its_speakers_are_not_learnt_from_unless_told(
+    tmp_path: Path, allow: bool
+) -> None:
+    corpus = make_corpus()
+    whole = {row.utterance_id for row in corpus if row.speaker_id == "s7"}
+    lists = FixedLists(test=write_list(tmp_path / "test.txt", "s3-0", "s3-1", "s7"), allow_overlap=allow)
+    result = split_as_told(corpus, SplitOptions(seed=2), lists)
+    given = splits(corpus)
+    assert {name for name, split in given.items() if split == "test"} == {"s3-0", "s3-1"} | whole
+    rest = [row for row in corpus if row.speaker_id == "s3" and row.utterance_id not in ("s3-0", "s3-1")]
+    assert {row.split for row in rest} == {"train" if allow else "held_out"}
+    assert result.to_json()["counts"][f"of listed groups, {'train' if allow else 'held_out'}"] == len(rest)
+    assert result.to_json()["kept"] == len(corpus)
+    others = defaultdict(set)
+    for row in corpus:
+        if row.speaker_id not in ("s3", "s7"):
+            others[row.speaker_id].add(row.split)
+    assert all(len(places) == 1 for places in others.values())
+    assert set().union(*others.values()) == {"train", "dev"}
+    share = sum(split == "dev" for split in given.values()) / len(corpus)
+    assert share == pytest.approx(0.1, abs=0.03)
+
+
+def test_both_lists_leave_the_rest_to_train(tmp_path: Path) -> None:
+    corpus = make_corpus()
+    lists = FixedLists(write_list(tmp_path / "test.txt", "s1"), write_list(tmp_path / "dev.txt", "s2"))
+    split_as_told(corpus, SplitOptions(), lists)
+    places = {row.speaker_id: row.split for row in corpus}
+    assert (places.pop("s1"), places.pop("s2")) == ("test", "dev")
+    assert set(places.values()) == {"train"}
+
+
+@pytest.mark.parametrize(
+    ("test", "dev", "expected"),
+    [
+        (["s1"], ["s1-0"], "both hold utterance s1-0"),
+        (["s1-1"], ["s1-0"], "--allow-speaker-overlap"),
+        (["s99"], ["s1"], "line 3: s99 is no utterance id and no speaker_id"),
+        ([], ["s1"], "names nothing"),
+    ],
+)
+def test_lists_that_cannot_be_followed(tmp_path: Path, test: list[str], dev: list[str], expected: str) -> None:
+    lists = FixedLists(write_list(tmp_path / "test.txt", *test), write_list(tmp_path / "dev.txt", *dev))
+    with pytest.raises(InputError, match=expected):
+        split_as_told(make_corpus(), SplitOptions(), lists)
+
+
+def test_folds_test_everything_once_without_a_shared_speaker() -> None:
+    tested: dict[str, int] = {}
+    for fold in range(1, 6):
+        corpus = make_corpus()
+        split_as_told(corpus, SplitOptions(seed=1), FixedLists(), folds=5, fold=fold)
+        places = defaultdict(set)
+        for row in corpus:
+            places[row.speaker_id].add(row.split)
+        assert all(len(names) == 1 for names in places.values())
+        for split, share in (("train", 0.7), ("dev", 0.1), ("test", 0.2)):
+            part = [row for row in corpus if row.split == split]
+            assert len(part) / len(corpus) == pytest.approx(share, abs=0.04)
+            for age in "5678":
+                whole = sum(row.age == age for row in corpus) / len(corpus)
+                assert sum(row.age == age for row in part) / len(part) == pytest.approx(whole, abs=0.12)
+        for row in corpus.split("test"):
+            tested[row.utterance_id] = tested.get(row.utterance_id, 0) + 1
+    assert tested == dict.fromkeys((row.utterance_id for row in make_corpus()), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "expected"),
+    [
+        ({}, {"folds": 5}, "belong together"),
+        ({}, {"folds": 5, "fold": 6}, "a fold from 1 to 5"),
+        ({}, {"folds": 50, "fold": 1}, "too few for 50 folds"),
+        ({"dev_frac": 0.6}, {"folds": 2, "fold": 1}, "leaves nothing to train on"),
+        ({"keep_existing": True}, {"folds": 2, "fold": 1}, "no meaning"),
+    ],
+)
+def test_folds_that_cannot_be_made(options: dict[str, Any], told: dict[str, int], expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        split_as_told(make_corpus(), SplitOptions(**options), FixedLists(), **told)
+
+
+def test_the_verb_takes_lists_and_folds(tmp_path: Path, run: Any) -> None:
+    corpus = make_corpus(root=tmp_path / "corpus")
+    corpus.root.mkdir()
+    corpus.save()
+    listed = write_list(tmp_path / "test.txt", "s3-0")
+    done = run("split", corpus.root, "--test-list", listed, "--json", "-q")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["splits"]["test"]["utterances"] == 1
+    assert Corpus.load(corpus.root).card["split"]["counts"]["listed in test"] == 1
+    assert run("split", corpus.root, "--folds", "5", "--fold", "2").exit_code == 2
+    assert "fold: 2" in run("split", corpus.root, "--folds", "5", "--fold", "2", "--overwrite").stdout

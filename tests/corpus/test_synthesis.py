@@ -15,7 +15,17 @@ import pytest
 
 from speechtune.core.errors import InputError
 from speechtune.corpus import synthesis
-from speechtune.corpus.synthesis import Clip, Sentence, Voice, VoiceDraw, plan_corpus, render, synthesise, write_corpus
+from speechtune.corpus.synthesis import (
+    Clip,
+    Sentence,
+    Voice,
+    VoiceDraw,
+    espeak,
+    plan_corpus,
+    render,
+    synthesise,
+    write_corpus,
+)
 from speechtune.corpus.table import Corpus
 
 TEXT = "We waited for the bus all morning."
@@ -120,18 +130,18 @@ def test_without_the_package_the_extra_is_named() -> None:
 
 def test_a_data_path_too_long_for_the_engine_still_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = synthesise(TEXT, Voice("en-us+f2"))
-    loader = synthesis._loader()
+    loader = espeak._loader()
     folder = tmp_path / ("a" * 90) / ("b" * 90)
     folder.mkdir(parents=True)
     far = folder / "espeak-ng-data"
     far.symlink_to(loader.get_data_path(), target_is_directory=True)
     long_loader = SimpleNamespace(get_library_path=loader.get_library_path, get_data_path=lambda: str(far))
-    monkeypatch.setattr(synthesis, "_loader", lambda: long_loader)
-    synthesis._data_path.cache_clear()
+    monkeypatch.setattr(espeak, "_loader", lambda: long_loader)
+    espeak._data_path.cache_clear()
     try:
         assert np.array_equal(synthesise(TEXT, Voice("en-us+f2")), expected)
     finally:
-        synthesis._data_path.cache_clear()
+        espeak._data_path.cache_clear()
 
 
 @pytest.mark.usefixtures("no_engine")

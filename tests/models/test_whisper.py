@@ -107,6 +107,31 @@ def test_the_loss_equals_an_independent_computation_and_sums_over_micro_batches(
     assert torch.allclose(parts, expected, atol=1e-5)
 
 
+def test_label_smoothing_and_dropout_act_in_training_only(family: WhisperFamily) -> None:
+    batch = family.collate(examples(family), 150)
+    with torch.no_grad():
+        plain = family.model.eval()(**batch).loss
+        family.regularise(None, 0.1)
+        assert torch.equal(family.model(**batch).loss, plain)
+        family.model.train()
+        logits = family.model(
+            input_features=batch["input_features"], decoder_input_ids=batch["decoder_input_ids"]
+        ).logits.log_softmax(-1)
+        counted = batch["labels"] != IGNORED
+        target = logits[counted].gather(-1, batch["labels"][counted][:, None]).squeeze(-1)
+        expected = -(0.9 * target + 0.1 * logits[counted].mean(-1)).mean()
+        assert torch.allclose(family.model(**batch).loss, expected, atol=1e-5)
+        family.regularise(0.5, 0.0)
+        torch.manual_seed(0)
+        first = family.model(**batch).loss
+        assert not torch.equal(family.model(**batch).loss, first)
+        assert not torch.allclose(first, plain)
+        assert torch.equal(family.model.eval()(**batch).loss, plain)
+        blocks = [*family.part("encoder").layers, *family.part("decoder").layers]  # type: ignore[arg-type, misc]
+        assert {block.dropout for block in blocks} == {0.5}
+    assert family.config.dropout == 0.0
+
+
 def test_padding_in_the_batch_changes_nothing_but_the_context(family: WhisperFamily) -> None:
     """A row's loss at one context is the same whatever stands beside it."""
     one, *others = examples(family)
@@ -139,6 +164,39 @@ def test_greedy_decoding_equals_a_step_by_step_loop_without_cache(family: Whispe
         assert hypothesis.tokens == tokens[len(family.prompt) :]
         assert hypothesis.log_prob == pytest.approx(sum(log_probs) / len(log_probs), abs=1e-4)
         assert hypothesis.truncated == (len(hypothesis.tokens) == 10)
+
+
+def test_beam_search_finds_the_best_sequence_that_exhaustive_search_finds(family: WhisperFamily) -> None:
+    """Two tokens, beams wide enough to hold every first token: the winner is the true maximum of the mean."""
+    waveforms = [example.waveform for example in examples(family)]
+    features = family.front_end(waveforms, 150)
+    banned = [*family.generation_config.suppress_tokens, *range(family._first_timestamp, family.config.vocab_size)]
+
+    def log_probs(row: int, tokens: list[int]) -> torch.Tensor:
+        with torch.no_grad():
+            logits = family.model(
+                input_features=features[row : row + 1], decoder_input_ids=torch.tensor([tokens])
+            ).logits[0, -1]
+        scores = logits.log_softmax(-1)
+        scores[banned] = -torch.inf
+        if len(tokens) == len(family.prompt):
+            scores[family.generation_config.begin_suppress_tokens] = -torch.inf
+        return scores
+
+    got = family.generate(waveforms, 150, max_new_tokens=2, beams=12)
+    for row, hypothesis in enumerate(got):
+        first = log_probs(row, list(family.prompt))
+        best_score, best = -torch.inf, None
+        for token in first.topk(12).indices.tolist():
+            second = log_probs(row, [*family.prompt, token])
+            score = float(first[token] + second.max()) / 2
+            if score > best_score:
+                best_score, best = score, [token, int(second.argmax())]
+        assert hypothesis.tokens == [token for token in best or [] if token != family.eot]
+        chain = [*family.prompt, *(best or [])]
+        renormalised = [log_probs(row, chain[: len(family.prompt) + place]).log_softmax(-1) for place in (0, 1)]
+        mean = sum(float(scores[token]) for scores, token in zip(renormalised, best or [], strict=True)) / 2
+        assert hypothesis.log_prob == pytest.approx(mean, abs=1e-4)
 
 
 def test_a_saved_model_loads_in_transformers_alone_and_says_the_same(family: WhisperFamily, tmp_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.config import DataConfig
 from speechtune.corpus.table import Corpus, Utterance
-from speechtune.models.family import load_family
-from speechtune.training.config import AudioContextConfig, BatchConfig, SpeedConfig
-from speechtune.training.data import BucketSampler, evaluation_steps, usable_utterances
+from speechtune.models.family import Example, load_family
+from speechtune.training.config import AudioContextConfig, BatchConfig, SpeedConfig, TrainingConfig
+from speechtune.training.data import BucketSampler, Pick, TrainingSet, evaluation_steps
+from speechtune.training.pool import training_pool
 
 DURATIONS_S = np.random.default_rng(0).gamma(3.0, 1.3, 500).clip(0.3, 29).tolist()
 
@@ -123,11 +126,58 @@ def test_what_the_model_cannot_take_is_named_or_counted(
     tiny_model: Path, tiny_corpus: Path, changes: dict[str, object], reason: str
 ) -> None:
     family = load_family(tiny_model)
-    corpus = Corpus.load(tiny_corpus).split("train")
-    bad = Utterance(**{"utterance_id": "bad", "file_name": "bad.wav", "text": "x", "duration_s": 1.0, **changes})  # type: ignore[arg-type]
+    corpus = Corpus.load(tiny_corpus)
+    given = {"utterance_id": "bad", "file_name": "bad.wav", "text": "x", "duration_s": 1.0, "split": "train"}
+    bad = Utterance(**{**given, **changes})  # type: ignore[arg-type]
     corpus.utterances.append(bad)
     with pytest.raises(InputError, match=f"bad .bad.wav. {reason}"):
-        usable_utterances(corpus, family, DataConfig(corpus=str(tiny_corpus)))
-    kept, dropped = usable_utterances(corpus, family, DataConfig(corpus=str(tiny_corpus), unusable="drop"))
-    assert len(kept) == 16
-    assert list(dropped.values()) == [1]
+        training_pool(corpus, family, DataConfig(corpus=str(tiny_corpus)))
+    pool = training_pool(corpus, family, DataConfig(corpus=str(tiny_corpus), unusable="drop"))
+    assert len(pool.utterances) == 16
+    assert list(pool.dropped.values()) == [1]
+
+
+def test_augmentation_and_masks_are_drawn_by_seed_epoch_and_place_alone(tiny_model: Path, tiny_corpus: Path) -> None:
+    from speechtune.audio.augment import apply_masks
+    from speechtune.training.data import augment_for, masks_for
+
+    family = load_family(tiny_model)
+    corpus = Corpus.load(tiny_corpus)
+    config = TrainingConfig.model_validate(
+        {
+            "augment": {"effects": [{"kind": "noise", "snr_db": [10, 10], "sources": ["white"]}]},
+            "spec_augment": {"time_masks": 1, "time_width": 30, "feature_masks": 1, "feature_width": 20},
+        }
+    )
+    rows = corpus.utterances
+
+    def items(picks: list[Pick], config: TrainingConfig = config) -> list[Example]:
+        data = TrainingSet(
+            corpus,
+            rows,
+            family,
+            DataConfig(corpus=str(corpus.root)),
+            augment=augment_for(config, corpus, family.limits.max_audio_s),
+            masks=masks_for(config),
+        )
+        return [data[pick][0] for pick in picks]
+
+    pick = Pick(0, 2.0, 1.0, epoch=1, place=3)
+    first, again, other = items([pick, pick, Pick(0, 2.0, 1.0, epoch=2, place=3)])
+    assert np.array_equal(first.waveform, again.waveform)
+    assert first.masks == again.masks
+    assert not np.array_equal(first.waveform, other.waveform)
+    assert first.masks != other.masks
+    (plain,) = items([pick], TrainingConfig())
+    assert plain.masks is None
+    noise = first.waveform - plain.waveform
+    assert noise.std() > 0
+    assert first.masks is not None
+    frames = len(first.waveform) // 160
+    assert all(start + width <= frames for start, width in first.masks.time)
+    n_frames = family.context_frames(2.0)
+    bare = dataclasses.replace(first, masks=None)
+    with_masks = family.collate([first, plain], n_frames)["input_features"]
+    without = family.collate([bare, plain], n_frames)["input_features"]
+    assert torch.equal(with_masks[0], apply_masks(without[0], first.masks))
+    assert torch.equal(with_masks[1], without[1])

@@ -11,7 +11,16 @@ import speechtune
 
 VERBS = {
     "import": "import_corpus",
+    "audit": "audit",
+    "check-labels": "check_labels",
+    "label": "label",
+    "export-corpus": "export_corpus",
+    "prepare": "prepare",
     "split": "split",
+    "mix": "mix",
+    "plan": "plan",
+    "augment": "augment",
+    "synthesise": "synthesise",
     "train": "train",
     "transcribe": "transcribe",
     "score": "score",
@@ -19,7 +28,7 @@ VERBS = {
     "report": "report",
     "demo": "demo",
 }
-GROUPS = {"models": "models", "recipe": "recipe"}
+GROUPS = {"corrections": "corrections", "models": "models", "recipe": "recipe"}
 
 
 def build() -> typer.Typer:

@@ -23,6 +23,7 @@ def command(
     normaliser: Annotated[str, typer.Option("--normaliser", help="Text normaliser, or auto.")] = "auto",
     slice_by: Annotated[list[str] | None, typer.Option("--slice-by", help="Column to report by; repeatable.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips decoded together.")] = 16,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Hypotheses of the beam search; 1: greedy.")] = 1,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Outcome:
@@ -33,6 +34,6 @@ def command(
 
     whole = Corpus.load(corpus)
     chosen = whole.split(split) if split else whole
-    opened = open_model(model, language=language, context=context, batch_size=batch_size)
+    opened = open_model(model, language=language, context=context, batch_size=batch_size, beams=beams)
     score = evaluate(opened, chosen, normaliser=normaliser, slice_by=slice_by or [], out=out)
     return {"model": str(opened.path), "context": opened.decoding.context, **score.to_json()}, score.to_text()

@@ -17,7 +17,7 @@ def command(
     format: Annotated[
         str | None,
         typer.Option(
-            "--format", help="huggingface, kaldi, common_voice, children, audiofolder or paired; default: guess."
+            "--format", help="Layout such as kaldi, nemo, chat or subtitles (docs/corpus.md lists all); default: guess."
         ),
     ] = None,
     audio: Annotated[
@@ -31,6 +31,10 @@ def command(
         str | None,
         typer.Option("--speaker-from", help="Column that holds the speaker; folder: the recording's folder name."),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the layout, KEY=VALUE (docs/corpus.md lists them); repeatable."),
+    ] = None,
     drop_bad: Annotated[
         bool, typer.Option("--drop-bad", help="Leave bad rows out, counted and listed, instead of stopping.")
     ] = False,
@@ -43,6 +47,6 @@ def command(
     from speechtune.corpus.importing import Fill, import_corpus
 
     options: dict[str, Any] = {"drop_bad": drop_bad, "allow_empty": allow_empty, "overwrite": overwrite}
-    fill = Fill(language=language, speaker_from=speaker_from)
+    fill = Fill(language=language, speaker_from=speaker_from, settings=tuple(settings or ()))
     result = import_corpus(source, Path(out), format=format, audio=audio, fill=fill, **options)  # type: ignore[arg-type]
     return result.to_json(), str(result)

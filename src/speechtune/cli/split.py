@@ -26,23 +26,29 @@ def command(
         bool, typer.Option("--keep-existing", help="Assign only the utterances that have no split.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Assign all anew although there are splits.")] = False,
+    test_list: Annotated[
+        Path | None, typer.Option("--test-list", help="Utterance ids or speakers, one a line: exactly they are test.")
+    ] = None,
+    dev_list: Annotated[Path | None, typer.Option("--dev-list", help="The same for dev.")] = None,
+    allow_speaker_overlap: Annotated[
+        bool,
+        typer.Option(
+            "--allow-speaker-overlap",
+            help="Train on what listed speakers also said; otherwise it gets the split held_out.",
+        ),
+    ] = False,
+    folds: Annotated[int | None, typer.Option("--folds", help="Cross-validation: as many folds; needs --fold.")] = None,
+    fold: Annotated[int | None, typer.Option("--fold", help="The fold, from 1, that is the test split.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Outcome:
     """Divide a corpus into train, dev and test; no speaker is in two of them."""
-    from speechtune.corpus.split import split_corpus
+    from speechtune.corpus.split_lists import FixedLists, SplitOptions, split_as_told
     from speechtune.corpus.table import Corpus
 
     table = Corpus.load(corpus)
-    result = split_corpus(
-        table,
-        dev_frac=dev,
-        test_frac=test,
-        by=by,
-        stratify=stratify or ("age",),
-        seed=seed,
-        keep_existing=keep_existing,
-        overwrite=overwrite,
-    )
+    options = SplitOptions(dev, test, by, stratify or ("age",), seed, keep_existing, overwrite)
+    lists = FixedLists(test_list, dev_list, allow_speaker_overlap)
+    result = split_as_told(table, options, lists, folds, fold)
     table.save()
     return result.to_json(), str(result)

@@ -19,13 +19,14 @@ def command(
     language: Annotated[str | None, typer.Option("--language", help="Language of the speech, as in en.")] = None,
     context: Annotated[str | None, typer.Option("--context", help="Audio context: fit or full.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips decoded together.")] = 16,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Hypotheses of the beam search; 1: greedy.")] = 1,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Outcome:
     """Write what is said: one transcript for every utterance."""
     from speechtune.decoding.sources import open_model, open_source, transcribe_to
 
-    opened = open_model(model, language=language, context=context, batch_size=batch_size)
+    opened = open_model(model, language=language, context=context, batch_size=batch_size, beams=beams)
     corpus = open_source(source, split, window_s=opened.family.limits.max_audio_s)
     transcripts = transcribe_to(opened, corpus, out)
     result = {

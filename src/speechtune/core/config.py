@@ -67,12 +67,13 @@ def validate(kind: type[Config], values: dict[Any, Any], where: str) -> Config:
         key = ".".join(str(part) for part in first["loc"])
         if unknown:
             raise InputError(f"{where}: unknown key {key!r}; {_nearest(kind, key)}") from error
-        got = f", not {first['input']!r}" if first["type"] != "missing" else ""
+        given = first["input"]
+        got = "" if first["type"] == "missing" or isinstance(given, dict | list) else f", not {given!r}"
         raise InputError(f"{where}: {key}: {first['msg'].lower()}{got}") from error
 
 
 def _nearest(kind: type[BaseModel], key: str) -> str:
-    valid = [name for name, _ in fields_of(kind)]
+    valid = _valid_keys(kind, key)
     close = difflib.get_close_matches(key, valid, n=3, cutoff=0.6)
     leaf = key.rsplit(".", 1)[-1]
     close += [name for name in valid if difflib.SequenceMatcher(None, leaf, name.rsplit(".", 1)[-1]).ratio() > 0.75]
@@ -82,6 +83,24 @@ def _nearest(kind: type[BaseModel], key: str) -> str:
     section = key.rpartition(".")[0]
     inside = [name for name in valid if name.rpartition(".")[0] == section]
     return f"valid keys here are {', '.join(inside or valid)}"
+
+
+def _valid_keys(kind: type[BaseModel], key: str) -> list[str]:
+    """The keys that may stand where ``key`` does: those of the list item it is in, else every leaf."""
+    parts, model, item = key.split("."), kind, 0
+    for place, part in enumerate(parts[:-1]):
+        if part.isdigit():
+            item = place + 1
+            continue
+        field = model.model_fields.get(part)
+        nested = _model_in(field.annotation, inside_lists=True) if field else None
+        if nested is None:
+            break
+        model = nested
+    if not item:
+        return [name for name, _ in fields_of(kind)]
+    prefix = ".".join(parts[:item])
+    return [f"{prefix}.{name}" for name, _ in fields_of(model)]
 
 
 def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -94,9 +113,11 @@ def fields_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, field
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: Any, inside_lists: bool = False) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
+    if inside_lists and typing.get_origin(annotation) is list:
+        return _model_in(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         models = [model for model in map(_model_in, typing.get_args(annotation)) if model]
         return models[0] if models else None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import tempfile
 from collections import Counter
@@ -14,48 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from speechtune.audio.io import (
-    AUDIO_SUFFIXES,
-    MISSING,
-    OUTSIDE,
-    SAMPLE_RATE_HZ,
-    AudioError,
-    Samples,
-    load_audio,
-    write_audio,
-)
+from speechtune.audio.io import OUTSIDE, SAMPLE_RATE_HZ, AudioError, Samples, load_audio, write_audio
 from speechtune.core.errors import InputError
 from speechtune.core.files import new_directory, write_jsonl
 from speechtune.core.progress import note, track
 from speechtune.core.provenance import provenance
+from speechtune.corpus.import_rows import Entry, Fill, overlapping_spans, read_rows
 from speechtune.corpus.importers import Importer, RawRow, find_importer
-from speechtune.corpus.importers.raw import (
-    DUPLICATE,
-    EMPTY_TEXT,
-    MALFORMED,
-    NO_ROW,
-    NOT_UTF8,
-    has_bad_bytes,
-    visible_files,
-)
-from speechtune.corpus.naming import audio_stem, id_from_name, short_hash
-from speechtune.corpus.table import STANDARD_COLUMNS, Corpus, Utterance, count_by
+from speechtune.corpus.naming import audio_stem
+from speechtune.corpus.table import Corpus, Utterance, count_by
+
+__all__ = ["DROPPED", "AudioMode", "Fill", "ImportResult", "import_corpus"]
 
 DROPPED = "dropped.jsonl"
 AudioMode = Literal["flac", "reference"]
 _SPAN_SLACK_SAMPLES = SAMPLE_RATE_HZ // 100  # as load_audio
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """What to add to rows.
-
-    ``language`` is given to rows that state none; ``speaker_from`` is the column that holds the speaker (``folder``:
-    the name of the folder that holds the recording).
-    """
-
-    language: str | None = None
-    speaker_from: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +40,7 @@ class ImportResult:
     seconds_of_audio: float
     speakers: int
     fingerprint: str
+    overlapping_spans: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -80,6 +52,7 @@ class ImportResult:
             "seconds_of_audio": self.seconds_of_audio,
             "speakers": self.speakers,
             "fingerprint": self.fingerprint,
+            "overlapping_spans": self.overlapping_spans,
         }
 
     def __str__(self) -> str:
@@ -87,17 +60,8 @@ class ImportResult:
         return (
             f"{self.out}: {self.kept} utterances, {self.seconds_of_audio / 60:.1f} minutes, "
             f"{self.speakers} speakers (read as {self.format})\ndropped: {dropped}"
+            + (f"\nspans that overlap another: {self.overlapping_spans}" if self.overlapping_spans else "")
         )
-
-
-@dataclass(slots=True)
-class _Entry:
-    """A row on its way into the corpus; ``problem`` is its reason and detail once it is known to be bad."""
-
-    raw: RawRow
-    utterance: Utterance
-    problem: tuple[str, str] | None = None
-    stem: str = ""
 
 
 def import_corpus(
@@ -135,17 +99,18 @@ def import_corpus(
     importer = find_importer(source, format)
     _refuse_overlap(source, out)
     with new_directory(out, overwrite) as draft:
-        entries = _read_rows(importer, source, fill or Fill(), allow_empty)
+        entries = read_rows(importer, source, fill or Fill(), allow_empty)
         _refuse_loss(entries, out, audio)
-        strict = not drop_bad and any(entry.problem for entry in entries)
+        strict = not drop_bad and any(entry.problem and entry.fault for entry in entries)
         _check_audio(entries, draft, write=audio == "flac" and not strict)
         if not entries:
             raise InputError(
                 f"{source} holds no rows (read as {importer.name}): check the path or choose another --format"
             )
         bad = [entry for entry in entries if entry.problem]
-        if bad and not drop_bad:
-            raise InputError(_complaint(bad, len(entries)))
+        faults = [entry for entry in bad if entry.fault]
+        if faults and not drop_bad:
+            raise InputError(_complaint(faults, len(entries)))
         if len(bad) == len(entries):
             raise InputError(f"no utterance of {source} is usable: {_complaint(bad, len(entries), advise=False)}")
         return _write(entries, importer, source, out, draft, audio)
@@ -161,7 +126,7 @@ def _refuse_overlap(source: str, out: Path) -> None:
         raise InputError(f"--out {out} lies inside the source {source}: choose a directory beside it")
 
 
-def _refuse_loss(entries: list[_Entry], out: Path, audio: AudioMode) -> None:
+def _refuse_loss(entries: list[Entry], out: Path, audio: AudioMode) -> None:
     """Replacing ``out`` must not delete a recording; referenced recordings must be files."""
     target = out.resolve()
     for entry in entries:
@@ -172,140 +137,10 @@ def _refuse_loss(entries: list[_Entry], out: Path, audio: AudioMode) -> None:
             raise InputError(f"{entry.raw.where} holds its audio inside a table: use --audio flac")
 
 
-def _read_rows(importer: Importer, source: str, fill: Fill, allow_empty: bool) -> list[_Entry]:
-    """Every row of the source and every recording that no row names, with the problems that need no decoding."""
-    entries = []
-    for raw in track(importer.read(source), "reading rows"):
-        entry = _Entry(raw, _blank_utterance(), raw.problem)
-        try:
-            entry.utterance = _utterance(raw, fill)
-        except ValueError as error:
-            entry.problem = entry.problem or (MALFORMED, str(error))
-        if entry.problem is None:
-            entry.problem = _problem(entry, allow_empty)
-        entries.append(entry)
-    _check_speaker_column(entries, fill, source)
-    _make_ids_unique(entries)
-    return entries + _orphans(importer, source, entries)
-
-
-def _blank_utterance() -> Utterance:
-    return Utterance(utterance_id="", file_name="", text="", duration_s=0.0)
-
-
-def _utterance(raw: RawRow, fill: Fill) -> Utterance:
-    """The row's columns with their types; ``file_name`` and ``duration_s`` are set once the audio has been read.
-
-    Raises:
-        ValueError: a column has a type it cannot have.
-    """
-    columns = dict(raw.columns)
-    columns.pop("file_name", None)
-    if fill.speaker_from and fill.speaker_from != "folder":
-        speaker = columns.pop(fill.speaker_from, None)
-        columns["speaker_id"] = speaker
-    elif fill.speaker_from:
-        columns["speaker_id"] = Path(raw.name).parent.name or None
-    utterance = _blank_utterance()
-    for name in STANDARD_COLUMNS:
-        value = columns.pop(name, None)
-        if value is None or (name == "text" and value == ""):
-            continue
-        if name in ("start_s", "end_s"):
-            setattr(utterance, name, _seconds(name, value))
-        elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            text = str(value).strip()
-            setattr(utterance, name, text if name == "text" else text or None)
-        else:
-            raise ValueError(f"its {name} is a {type(value).__name__}, not text")
-    utterance.language = utterance.language or fill.language
-    utterance.extra = {name: _storable(value) for name, value in columns.items()}
-    if not utterance.source and raw.name:
-        utterance.source = raw.name
-    return utterance
-
-
-def _storable(value: Any) -> Any:
-    """The value, or its text where JSON has no such type (dates and bytes of Parquet tables)."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return str(value)
-    return value
-
-
-def _seconds(name: str, value: Any) -> float:
-    try:
-        seconds = float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"its {name} is {value!r}, not a number of seconds") from None
-    if not math.isfinite(seconds):
-        raise ValueError(f"its {name} is {value!r}, not a finite number of seconds")
-    return seconds
-
-
-def _problem(entry: _Entry, allow_empty: bool) -> tuple[str, str] | None:
-    raw, utterance = entry.raw, entry.utterance
-    if has_bad_bytes(f"{raw.name}{raw.audio}{json.dumps(utterance.to_row(), ensure_ascii=False)}"):
-        return NOT_UTF8, "its text or its file name is not UTF-8"
-    if raw.read_bytes is None:
-        if raw.audio is None:
-            return MISSING, "it names no audio file"
-        if not raw.audio.is_file():
-            return MISSING, f"the audio file {raw.audio} does not exist"
-    if not utterance.text and not allow_empty:
-        return EMPTY_TEXT, "its transcript is empty (--allow-empty keeps such rows)"
-    return None
-
-
-def _check_speaker_column(entries: list[_Entry], fill: Fill, source: str) -> None:
-    if fill.speaker_from and entries and not any(entry.utterance.speaker_id for entry in entries):
-        known = sorted({name for entry in entries[:100] for name in entry.raw.columns})
-        raise InputError(
-            f"no row of {source} has a value in the column {fill.speaker_from!r} of --speaker-from "
-            f"(it has: {', '.join(known)}; or folder): choose one of them"
-        )
-
-
-def _make_ids_unique(entries: list[_Entry]) -> None:
-    """Derive missing ids from file names; of several rows with one id the first stays good."""
-    derived: dict[str, list[_Entry]] = {}
-    for entry in entries:
-        if not entry.utterance.utterance_id:
-            row = entry.utterance
-            row.utterance_id = id_from_name(entry.raw.name, row.start_s, row.end_s) if entry.raw.name else ""
-            derived.setdefault(row.utterance_id, []).append(entry)
-    for group in derived.values():
-        if len({entry.raw.name for entry in group}) > 1:  # a/b.wav and a-b.wav, or x.wav and x.mp3
-            for entry in group:
-                entry.utterance.utterance_id += f"-{short_hash(entry.raw.name)}"
-    seen: dict[str, str] = {}
-    for entry in entries:
-        name = entry.utterance.utterance_id
-        if name in seen and entry.problem is None:
-            entry.problem = (DUPLICATE, f"its id {name!r} is already that of {seen[name]}")
-        elif entry.problem is None:
-            seen[name] = entry.raw.where
-
-
-def _orphans(importer: Importer, source: str, entries: list[_Entry]) -> list[_Entry]:
-    """Recordings in the layout's folders that no row names."""
-    folders, known = importer.folders(source)
-    paths = [entry.raw.audio for entry in entries if entry.raw.audio is not None]
-    named = {os.path.realpath(path) for path in (*known, *paths)}
-    orphans = []
-    for folder in folders:
-        for path in visible_files(folder, AUDIO_SUFFIXES):
-            if os.path.realpath(path) not in named:
-                raw = RawRow(where=str(path), audio=path, name=path.relative_to(folder).as_posix())
-                orphans.append(_Entry(raw, _blank_utterance(), (NO_ROW, "no row names this recording")))
-    return orphans
-
-
-def _check_audio(entries: list[_Entry], draft: Path, write: bool) -> None:
+def _check_audio(entries: list[Entry], draft: Path, write: bool) -> None:
     """Decode every file once, completely and in parallel; note what is bad, set durations, write clips if asked to."""
     taken: set[str] = set()
-    groups: dict[str, list[_Entry]] = {}
+    groups: dict[str, list[Entry]] = {}
     for number, entry in enumerate(entries):
         if entry.problem is None:
             entry.stem = audio_stem(entry.utterance.utterance_id, taken)
@@ -320,7 +155,7 @@ def _check_audio(entries: list[_Entry], draft: Path, write: bool) -> None:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _check_file(group: list[_Entry], draft: Path | None) -> None:
+def _check_file(group: list[Entry], draft: Path | None) -> None:
     """The rows of one audio file."""
     try:
         with _as_file(group[0].raw) as path:
@@ -373,7 +208,7 @@ def _cut(samples: Samples, row: Utterance, raw: RawRow) -> Samples:
     return samples[first:last]
 
 
-def _complaint(bad: list[_Entry], rows: int, advise: bool = True) -> str:
+def _complaint(bad: list[Entry], rows: int, advise: bool = True) -> str:
     """One sentence: the first bad row, how many are bad by reason, and what to do."""
     detail = (bad[0].problem or ("", ""))[1]
     counts = ", ".join(f"{count} {name}" for name, count in _count(bad).items())
@@ -386,12 +221,12 @@ def _printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _count(bad: Iterable[_Entry]) -> dict[str, int]:
+def _count(bad: Iterable[Entry]) -> dict[str, int]:
     return dict(Counter(entry.problem[0] for entry in bad if entry.problem).most_common())
 
 
 def _write(
-    entries: list[_Entry], importer: Importer, source: str, out: Path, draft: Path, audio: AudioMode
+    entries: list[Entry], importer: Importer, source: str, out: Path, draft: Path, audio: AudioMode
 ) -> ImportResult:
     bad = [entry for entry in entries if entry.problem]
     utterances = [_finished(entry, audio) for entry in entries if not entry.problem]
@@ -405,6 +240,7 @@ def _write(
         seconds_of_audio=round(corpus.seconds_of_audio, 3),
         speakers=speakers,
         fingerprint=corpus.fingerprint(),
+        overlapping_spans=overlapping_spans(entries),
     )
     facts = {name: value for name, value in result.to_json().items() if name != "out"}
     corpus.card = {
@@ -422,7 +258,7 @@ def _write(
     return result
 
 
-def _finished(entry: _Entry, audio: AudioMode) -> Utterance:
+def _finished(entry: Entry, audio: AudioMode) -> Utterance:
     row = entry.utterance
     if audio == "reference":
         assert entry.raw.audio is not None
@@ -434,7 +270,7 @@ def _finished(entry: _Entry, audio: AudioMode) -> Utterance:
     return replace(row, file_name=f"audio/{entry.stem}.flac", start_s=None, end_s=None, source=source)
 
 
-def _dropped_row(entry: _Entry) -> dict[str, Any]:
+def _dropped_row(entry: Entry) -> dict[str, Any]:
     reason, detail = entry.problem or ("", "")
     row = {"where": entry.raw.where, "reason": reason, "detail": detail}
     if entry.utterance.utterance_id:

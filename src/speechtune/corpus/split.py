@@ -9,7 +9,7 @@ fractions; the best of several seeded orders is kept. The idea is that of iterat
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from speechtune.corpus.table import Corpus, Utterance, count_by
 
 SPLITS = ("train", "dev", "test")
 UNKNOWN = "(unknown)"
+KEEPING = "add --keep-existing to assign only the others, or "
 _ABSENCE_COST = 100.0  # far above any sum of squared share errors: a stratum absent from a split outweighs them all
 _ORDERS = 10
 _SIZE_JITTER = 0.5  # standard deviation of the log size by which groups are ordered: what the seed changes
@@ -42,13 +43,18 @@ class SplitPart:
 
 @dataclass(frozen=True, slots=True)
 class SplitResult:
-    """How a corpus was divided. ``texts_in_two`` counts distinct transcripts that occur in more than one split."""
+    """How a corpus was divided.
+
+    ``texts_in_two`` counts distinct transcripts that occur in more than one split; ``counts`` is what lists and folds
+    add to say.
+    """
 
     parts: tuple[SplitPart, ...]
     by: str
     stratify: tuple[str, ...]
     seed: int
     texts_in_two: int
+    counts: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The result as one JSON object."""
@@ -60,6 +66,7 @@ class SplitResult:
             "stratify": list(self.stratify),
             "seed": self.seed,
             "texts_in_two_splits": self.texts_in_two,
+            **({"counts": self.counts} if self.counts else {}),
             "splits": {
                 part.name: {
                     "utterances": part.utterances,
@@ -80,6 +87,8 @@ class SplitResult:
             for value in sorted({value for part in self.parts for value in part.shares[column]}, key=_natural):
                 shares = "".join(f"{part.shares[column].get(value, 0.0):>12.1%}" for part in self.parts)
                 lines.append(f"  {value:<16}{shares}")
+        if self.counts:
+            lines += ["", ", ".join(f"{name}: {count}" for name, count in self.counts.items())]
         return "\n".join(lines)
 
 
@@ -112,33 +121,65 @@ def split_corpus(
         InputError: fractions that do not add up, an unknown group, too few groups, or splits that exist already.
     """
     fractions = _fractions(dev_frac, test_frac)
-    assigned = sum(row.split is not None for row in corpus)
-    if assigned and not (keep_existing or overwrite):
-        raise InputError(
-            f"{corpus.root} is already split ({assigned} utterances): add --keep-existing to assign only the others, "
-            "or --overwrite to assign all anew"
-        )
-    if not corpus.utterances:
-        raise InputError(f"{corpus.root} has no utterance to split: import one first")
-    groups = _group(corpus, by)
+    refuse_existing(corpus, keep_existing or overwrite)
+    groups = group_by(corpus, by)
     fixed = _fixed(groups, corpus, by) if keep_existing else {}
     if len(groups) < len(fractions):
         raise InputError(
             f"{corpus.root} has {len(groups)} groups by {by}, too few for {len(fractions)} splits: "
             "set --dev or --test to 0, or choose another --by"
         )
-    columns = tuple(name for name in stratify if any(row.column(name) is not None for row in corpus))
-    for name in sorted(set(stratify) - set(columns)):
+    for name in sorted(set(stratify) - set(_known(corpus, stratify))):
         note(f"no utterance has {name}: the splits are not stratified by it")
-    choice = _assign(groups, columns, fractions, fixed, seed)
+    choice = assign_groups(corpus, groups, fractions, stratify, seed, fixed)
     for key, rows in groups.items():
         for row in rows:
             row.split = choice[key]
-    result = _describe(corpus, groups, choice, by, columns, seed)
-    corpus.card["splits"] = count_by(corpus, "split")
-    corpus.card["split"] = {**result.to_json(), "dev_frac": dev_frac, "test_frac": test_frac}
-    corpus.card["fingerprint"] = corpus.fingerprint()
+    result = describe_split(corpus, groups, by, stratify, seed)
+    corpus.card["split"] |= {"dev_frac": dev_frac, "test_frac": test_frac}
     return result
+
+
+def refuse_existing(corpus: Corpus, allowed: bool, keeping: str = KEEPING) -> None:
+    """Make sure that there is something to split, and no split that is not to be touched.
+
+    ``keeping`` is what the message offers beside replacing the splits.
+
+    Raises:
+        InputError: there are splits and ``allowed`` is not set, or there is no utterance.
+    """
+    assigned = sum(row.split is not None for row in corpus)
+    if assigned and not allowed:
+        raise InputError(
+            f"{corpus.root} is already split ({assigned} utterances): {keeping}add --overwrite to assign all anew"
+        )
+    if not corpus.utterances:
+        raise InputError(f"{corpus.root} has no utterance to split: import one first")
+
+
+def assign_groups(
+    corpus: Corpus,
+    groups: dict[str, list[Utterance]],
+    fractions: dict[str, float],
+    stratify: Sequence[str],
+    seed: int,
+    fixed: dict[str, str] | None = None,
+) -> dict[str, str]:
+    """Group -> split, so that each split gets its fraction of the groups' seconds, utterances and strata.
+
+    Args:
+        corpus: says which of the columns of ``stratify`` are known.
+        groups: group -> its utterances (see `group_by`).
+        fractions: split -> requested share, adding up to 1.
+        stratify: columns whose values each split should hold in the groups' proportions.
+        seed: seed of the order in which groups are considered.
+        fixed: group -> split of those that are assigned already.
+    """
+    return _assign(groups, _known(corpus, stratify), fractions, fixed or {}, seed)
+
+
+def _known(corpus: Corpus, columns: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in columns if any(row.column(name) is not None for row in corpus))
 
 
 def _fractions(dev_frac: float, test_frac: float) -> dict[str, float]:
@@ -149,8 +190,12 @@ def _fractions(dev_frac: float, test_frac: float) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share > 0}
 
 
-def _group(corpus: Corpus, by: str) -> dict[str, list[Utterance]]:
-    """Group key -> its utterances, in key order."""
+def group_by(corpus: Corpus, by: str) -> dict[str, list[Utterance]]:
+    """Group key -> its utterances, in key order; ``none``: every utterance by itself.
+
+    Raises:
+        InputError: an utterance has no such column.
+    """
     groups: dict[str, list[Utterance]] = {}
     unknown = [row for row in corpus if by != "none" and row.column(by) is None]
     if unknown:
@@ -283,15 +328,27 @@ def _improve(
     return choice
 
 
-def _describe(
+def describe_split(
     corpus: Corpus,
     groups: dict[str, list[Utterance]],
-    choice: dict[str, str],
     by: str,
-    columns: tuple[str, ...],
+    stratify: Sequence[str],
     seed: int,
+    counts: dict[str, int] | None = None,
 ) -> SplitResult:
-    names = sorted(set(choice.values()), key=lambda name: (SPLITS.index(name) if name in SPLITS else 9, name))
+    """What the splits of a corpus hold; it is also written into the card, in memory.
+
+    Args:
+        corpus: every utterance has its split.
+        groups: the groups that were kept together (see `group_by`).
+        by: the column they come from.
+        stratify: columns whose shares are told.
+        seed: the seed that was used.
+        counts: anything else to tell.
+    """
+    columns = _known(corpus, stratify)
+    found = {row.split or "" for row in corpus}
+    names = sorted(found, key=lambda name: (SPLITS.index(name) if name in SPLITS else 9, name))
     parts = []
     for name in names:
         rows = [row for row in corpus if row.split == name]
@@ -299,7 +356,7 @@ def _describe(
             column: {value: count / len(rows) for value, count in sorted(count_by(rows, column).items())}
             for column in columns
         }
-        inside = sum(split == name for split in choice.values())
+        inside = sum(any(row.split == name for row in members) for members in groups.values())
         parts.append(SplitPart(name, len(rows), sum(row.duration_s for row in rows), inside, shares))
     places: dict[str, set[str]] = {}
     for row in corpus:
@@ -307,7 +364,11 @@ def _describe(
     shared = sum(len(splits) > 1 for splits in places.values())
     if shared:
         note(f"{shared} of {len(places)} distinct transcripts occur in more than one split")
-    return SplitResult(tuple(parts), by, columns, seed, shared)
+    result = SplitResult(tuple(parts), by, columns, seed, shared, counts or {})
+    corpus.card["splits"] = count_by(corpus, "split")
+    corpus.card["split"] = result.to_json()
+    corpus.card["fingerprint"] = corpus.fingerprint()
+    return result
 
 
 def _value(row: Utterance, column: str) -> str:

@@ -42,7 +42,7 @@ def transcribe(
     try:
         for batch, n_frames in track(batches, title):
             waveforms = [load(utterance) for utterance in batch]
-            hypotheses = family.generate(waveforms, n_frames, config.max_new_tokens)
+            hypotheses = family.generate(waveforms, n_frames, config.max_new_tokens, config.beams)
             for utterance, hypothesis in zip(batch, hypotheses, strict=True):
                 found[utterance.utterance_id] = Transcript(
                     utterance_id=utterance.utterance_id,

@@ -17,6 +17,9 @@ class DecodingConfig(BaseModel):
         description="Audio context: fit gives the model as many frames as the batch's longest clip needs, "
         "full its whole padded window (30 s for Whisper). fit needs a model trained for it.",
     )
+    beams: int = Field(
+        1, ge=1, description="Hypotheses kept by beam search; 1 is greedy. Five cost about two to three times the time."
+    )
     batch_size: int = Field(16, ge=1, description="Clips decoded together, of similar length.")
     batch_seconds: float = Field(
         240.0, gt=0, description="Upper bound of clips x audio context in one batch, in seconds; guards memory."

@@ -27,7 +27,7 @@ class OpenedModel:
 
 
 def open_model(
-    name: str, *, language: str | None = None, context: str | None = None, batch_size: int = 16
+    name: str, *, language: str | None = None, context: str | None = None, batch_size: int = 16, beams: int = 1
 ) -> OpenedModel:
     """Load a run's model, a model directory, or a catalogue model.
 
@@ -48,7 +48,7 @@ def open_model(
     if chosen not in contexts:
         note(f"warning: {name} was not trained at {chosen} context; expect many errors (trained for: {contexts})")
     family = load_family(path, language=language or trained.get("language"))
-    return OpenedModel(path, family, DecodingConfig(context=chosen, batch_size=batch_size))
+    return OpenedModel(path, family, DecodingConfig(context=chosen, batch_size=batch_size, beams=beams))
 
 
 def _trained_for(path: Path) -> dict[str, Any]:

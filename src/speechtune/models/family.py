@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from speechtune.audio.augment import MaskDraw
 from speechtune.core.errors import InputError
 from speechtune.models.config import Context
 
@@ -30,12 +31,13 @@ class Example:
     """One training example before collation.
 
     ``waveform``: float32 mono 16 kHz. ``tokens``: prompt, text and end token. The first
-    ``prompt_tokens`` of them are given, never trained.
+    ``prompt_tokens`` of them are given, never trained. ``masks``: the SpecAugment stripes of its features.
     """
 
     waveform: np.ndarray
     tokens: list[int]
     prompt_tokens: int
+    masks: MaskDraw | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Family(Protocol):
     name: str
     model: torch.nn.Module
     limits: Limits
+    mel_bins: int
     language: str | None
 
     def tokens(self, text: str) -> tuple[list[int], int]:
@@ -72,14 +75,19 @@ class Family(Protocol):
         model returns the summed cross-entropy over its labels divided by that number.
         """
 
-    def generate(self, waveforms: Sequence[np.ndarray], n_frames: int, max_new_tokens: int) -> list[Hypothesis]:
-        """Decode a batch greedily at one audio context."""
+    def generate(
+        self, waveforms: Sequence[np.ndarray], n_frames: int, max_new_tokens: int, beams: int = 1
+    ) -> list[Hypothesis]:
+        """Decode a batch at one audio context: greedily, or by beam search with ``beams`` hypotheses a clip."""
 
     def adapter_targets(self, roles: Sequence[str]) -> list[str]:
         """The names of the linear layers that play the given roles."""
 
     def part(self, name: str) -> torch.nn.Module:
         """A named part (``encoder``, ``decoder``) for freezing and learning rates."""
+
+    def regularise(self, dropout: float | None, label_smoothing: float) -> None:
+        """Set what is active in training mode only: dropout of the blocks (``None``: as loaded), label smoothing."""
 
     def save(self, directory: Path) -> None:
         """Write a plain Hugging Face model directory."""

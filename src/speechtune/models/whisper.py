@@ -20,6 +20,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from speechtune.audio.augment import apply_masks
 from speechtune.audio.mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LogMel
 from speechtune.core.errors import InputError
 from speechtune.models.config import Context
@@ -66,21 +67,24 @@ class FitContextWhisper(WhisperForConditionalGeneration):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.model.encoder.__class__ = FitContextEncoder
+        self.label_smoothing = 0.0
 
     def forward(
         self,
         *args: Any,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
+        encoder_outputs: Any = None,
         **kwargs: Any,
     ) -> Seq2SeqLMOutput:
         """As the parent; ``labels`` (batch, tokens) are the targets of ``decoder_input_ids`` position by position."""
         if labels is None:
-            return super().forward(*args, **kwargs)
-        hidden = self.model(*args, use_cache=False, **kwargs).last_hidden_state
+            return super().forward(*args, encoder_outputs=encoder_outputs, **kwargs)
+        hidden = self.model(*args, encoder_outputs=encoder_outputs, use_cache=False, **kwargs).last_hidden_state
         counted = labels != IGNORED
         logits = self.proj_out(hidden[counted])
-        total = functional.cross_entropy(logits.float(), labels[counted], reduction="sum")
+        smoothing = self.label_smoothing if self.training else 0.0
+        total = functional.cross_entropy(logits.float(), labels[counted], reduction="sum", label_smoothing=smoothing)
         return Seq2SeqLMOutput(loss=total / (counted.sum() if num_items_in_batch is None else num_items_in_batch))
 
 
@@ -95,7 +99,8 @@ class WhisperFamily:
         self.language = language
         self.config = model.config
         self.generation_config = model.generation_config
-        self.front_end = LogMel(self.config.num_mel_bins)
+        self.mel_bins = int(self.config.num_mel_bins)
+        self.front_end = LogMel(self.mel_bins)
         self.window_frames = 2 * int(self.config.max_source_positions)
         self.limits = Limits(self.window_frames / FRAMES_PER_SECOND, int(self.config.max_target_positions))
         self.prompt = self._prompt()
@@ -169,11 +174,16 @@ class WhisperFamily:
             inputs[row, : len(tokens) - 1] = tokens[:-1]
             labels[row, example.prompt_tokens - 1 : len(tokens) - 1] = tokens[example.prompt_tokens :]
         features = self.front_end([example.waveform for example in examples], n_frames)
+        for row, example in enumerate(examples):
+            if example.masks is not None:
+                features[row] = apply_masks(features[row], example.masks)
         return {"input_features": features, "decoder_input_ids": inputs, "labels": labels}
 
     @torch.inference_mode()
-    def generate(self, waveforms: Sequence[np.ndarray], n_frames: int, max_new_tokens: int) -> list[Hypothesis]:
-        """Greedy decoding with Whisper's suppressed tokens, without timestamps.
+    def generate(
+        self, waveforms: Sequence[np.ndarray], n_frames: int, max_new_tokens: int, beams: int = 1
+    ) -> list[Hypothesis]:
+        """Greedy decoding or beam search with Whisper's suppressed tokens, without timestamps.
 
         Transformers' Whisper ``generate`` pads every clip to 30 s; the plain seq2seq one does not.
         """
@@ -182,21 +192,36 @@ class WhisperFamily:
         prompt = torch.tensor([self.prompt] * len(waveforms), device=device)
         limit = min(max_new_tokens, self.limits.max_label_tokens - len(self.prompt))
         recorder = _LogProbs()
-        tokens = GenerationMixin.generate(
+        processors: list[LogitsProcessor] = [_NoTimestamps(self._first_timestamp)]
+        encoded = self.part("encoder")(features)
+        found: Any = GenerationMixin.generate(
             self.model,
-            features,
+            encoder_outputs=encoded,
             decoder_input_ids=prompt,
-            generation_config=self._greedy(limit),
-            logits_processor=LogitsProcessorList([_NoTimestamps(self._first_timestamp), recorder]),
+            generation_config=self._search(limit, beams),
+            logits_processor=LogitsProcessorList([*processors, recorder] if beams == 1 else processors),
         )
-        return self._hypotheses(tokens[:, len(self.prompt) :].tolist(), recorder.by_row(), limit)
+        rows = found[:, len(self.prompt) :].tolist()
+        log_probs = recorder.by_row() if beams == 1 else self._log_probs(encoded, found)
+        return [self._hypothesis(row, own, limit) for row, own in zip(rows, log_probs, strict=True)]
 
-    def _greedy(self, limit: int) -> Any:
+    def _log_probs(self, encoded: Any, tokens: torch.Tensor) -> list[list[float]]:
+        """Log-probability of every token after the prompt, among the tokens that decoding allows."""
+        model: Any = self.model
+        logits = model(encoder_outputs=encoded, decoder_input_ids=tokens[:, :-1]).logits.float()
+        logits = logits[:, len(self.prompt) - 1 :]
+        logits[..., self._first_timestamp :] = -torch.inf
+        logits[..., self.generation_config.suppress_tokens or []] = -torch.inf
+        logits[:, 0, self.generation_config.begin_suppress_tokens or []] = -torch.inf
+        chosen = tokens[:, len(self.prompt) :, None]
+        return logits.log_softmax(-1).gather(-1, chosen).squeeze(-1).tolist()
+
+    def _search(self, limit: int, beams: int) -> Any:
         from transformers import GenerationConfig
 
         return GenerationConfig(
             max_new_tokens=limit,
-            num_beams=1,
+            num_beams=beams,
             do_sample=False,
             eos_token_id=self.eot,
             pad_token_id=self.eot,
@@ -209,21 +234,16 @@ class WhisperFamily:
     def _first_timestamp(self) -> int:
         return int(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>")) + 1
 
-    def _hypotheses(self, rows: list[list[int]], log_probs: list[list[float]], limit: int) -> list[Hypothesis]:
-        hypotheses = []
-        for row, row_log_probs in zip(rows, log_probs, strict=True):
-            ended = self.eot in row
-            length = row.index(self.eot) if ended else len(row)
-            counted = row_log_probs[: length + ended]
-            hypotheses.append(
-                Hypothesis(
-                    text=self.text(row[:length]),
-                    tokens=row[:length],
-                    log_prob=sum(counted) / max(len(counted), 1),
-                    truncated=not ended and length >= limit,
-                )
-            )
-        return hypotheses
+    def _hypothesis(self, row: list[int], log_probs: list[float], limit: int) -> Hypothesis:
+        ended = self.eot in row
+        length = row.index(self.eot) if ended else len(row)
+        counted = log_probs[: length + ended]
+        return Hypothesis(
+            text=self.text(row[:length]),
+            tokens=row[:length],
+            log_prob=sum(counted) / max(len(counted), 1),
+            truncated=not ended and length >= limit,
+        )
 
     def adapter_targets(self, roles: Sequence[str]) -> list[str]:
         """Full names of the linear layers that play the given roles, in encoder, decoder or both."""
@@ -242,6 +262,16 @@ class WhisperFamily:
     def part(self, name: str) -> torch.nn.Module:
         """``encoder`` or ``decoder``."""
         return getattr(self.model.get_submodule("model"), name)
+
+    def regularise(self, dropout: float | None, label_smoothing: float) -> None:
+        """Set the dropout of both stacks' residual branches and embeddings, and the loss's label smoothing."""
+        model: Any = self.model
+        model.label_smoothing = label_smoothing
+        if dropout is not None:
+            for side in (self.part("encoder"), self.part("decoder")):
+                stack: Any = side
+                for block in (stack, *stack.layers):
+                    block.dropout = dropout
 
     def save(self, directory: Path) -> None:
         """Write weights, configuration, tokenizer and feature extractor as Transformers does."""

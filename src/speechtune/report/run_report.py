@@ -53,7 +53,7 @@ def render(run: RunRecord) -> str:
     add_clips(changes, shelf)
     terms = sections.term_tables(run)
     return (
-        _environment()
+        page_environment()
         .get_template("run.html.j2")
         .render(
             run=run,
@@ -80,7 +80,8 @@ def render(run: RunRecord) -> str:
     )
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Templates of this room, escaping what they are given; a name that is missing is an error."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

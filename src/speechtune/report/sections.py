@@ -245,7 +245,13 @@ def training_facts(run: RunRecord) -> Facts:
     if train or dev:
         facts.append(("optimiser steps", number(max(int(row["step"]) for row in [*train, *dev]))))
     best = best_step(run)
-    if best is not None:
+    averaged = run.summary.get("averaged_steps")
+    if averaged:
+        steps = ", ".join(number(step) for step in averaged)
+        facts.append(
+            ("weights kept", f"the average of those of steps {steps}: no worse on dev than the best single one")
+        )
+    elif best is not None:
         facts.append(("weights kept", f"those of step {number(best)}, the lowest dev WER"))
     for row in run.rows("summary"):
         if _finite(row.get("train_runtime")):

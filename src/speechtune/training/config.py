@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from speechtune.audio.augment import AugmentConfig
 from speechtune.models.config import Context
 
 
@@ -41,7 +42,11 @@ class BatchConfig(BaseModel):
 
 
 class SpecAugmentConfig(BaseModel):
-    """SpecAugment on the log-mel features (Park et al. 2019, arXiv 1904.08779); 0 switches a part off."""
+    """SpecAugment on the log-mel features (Park et al. 2019, arXiv 1904.08779); 0 switches a part off.
+
+    By share (``time_prob``, ``feature_prob``: Transformers' way) or by count (``time_masks``, ``feature_masks``: the
+    paper's).
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -49,6 +54,21 @@ class SpecAugmentConfig(BaseModel):
     time_length: int = Field(10, ge=1, description="Length of a time mask in mel frames (10 ms each).")
     feature_prob: float = Field(0.0, ge=0, lt=1, description="Share of the mel bins covered by frequency masks.")
     feature_length: int = Field(10, ge=1, description="Width of a frequency mask in mel bins.")
+    time_masks: int = Field(0, ge=0, description="By count: time masks of each clip.")
+    time_width: int = Field(80, ge=1, description="By count: greatest width of a time mask in mel frames.")
+    feature_masks: int = Field(0, ge=0, description="By count: frequency masks of each clip.")
+    feature_width: int = Field(27, ge=1, description="By count: greatest width of a frequency mask in mel bins.")
+
+    @property
+    def by_count(self) -> bool:
+        """Whether the paper's parameters are given."""
+        return self.time_masks > 0 or self.feature_masks > 0
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SpecAugmentConfig:
+        if self.by_count and (self.time_prob > 0 or self.feature_prob > 0):
+            raise ValueError("masks are given by share and by count: keep one of the two ways")
+        return self
 
 
 class SpeedConfig(BaseModel):
@@ -77,6 +97,24 @@ class TrainingConfig(BaseModel):
     audio_context: AudioContextConfig = Field(default_factory=AudioContextConfig)
     spec_augment: SpecAugmentConfig = Field(default_factory=SpecAugmentConfig)
     speed: SpeedConfig = Field(default_factory=SpeedConfig)
+    augment: AugmentConfig = Field(
+        default_factory=AugmentConfig,
+        description="Changes of the training waveforms (noise, reverb, codecs, ...); off unless a preset, a mixture or "
+        "effects are given.",
+    )
+    dropout: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="Dropout on the outputs of the attention and feed-forward blocks and on the embeddings; none: what "
+        "the model brings (Whisper: 0). It is used in training only and is not written into the model.",
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of every label spread evenly over the vocabulary (Szegedy et al. 2016, arXiv 1512.00567).",
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto",
         description="Arithmetic under autocast; the weights stay fp32. auto: bf16 on GPUs that have it, fp16 on "
@@ -90,6 +128,12 @@ class TrainingConfig(BaseModel):
     )
     checkpoint_every_steps: int | None = Field(
         None, ge=1, description="Extra checkpoints every so many optimiser steps, without an evaluation."
+    )
+    average_last: int = Field(
+        1,
+        ge=1,
+        description="The weights of this many latest evaluated checkpoints are averaged at the end; the average "
+        "becomes the model if its dev WER is no higher than the best single one's.",
     )
     keep_checkpoints: int = Field(1, ge=1, description="Newest checkpoints kept beside the best one.")
     patience: int | None = Field(

@@ -180,7 +180,12 @@ def check_memory(trainer: SpeechTrainer, data: TrainingSet, sampler: BucketSampl
     model = trainer.model
     assert isinstance(model, torch.nn.Module)
     size, context_s = max(
-        ((len(batch), max(pick.context_s for pick in batch)) for batch in sampler.plan(0)), key=lambda b: b[0] * b[1]
+        (
+            (len(batch), max(pick.context_s for pick in batch))
+            for epoch in sorted({0, sampler.epochs - 1})  # a curriculum begins with the short ones
+            for batch in sampler.plan(epoch)
+        ),
+        key=lambda b: b[0] * b[1],
     )
     one = int(np.argmax(sampler.durations_s <= context_s))
     kept_bytes = _kept_for_backward(trainer, Collator(data.family)([data[Pick(one, context_s)]]))

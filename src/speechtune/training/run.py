@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from speechtune.core.errors import InputError, explain_write_errors
@@ -17,8 +18,10 @@ from speechtune.corpus.table import Corpus
 from speechtune.models.adapters import choose_trainable, save_trained
 from speechtune.models.family import Family, load_family
 from speechtune.models.obtaining import resolve_model
-from speechtune.training.data import TrainingSet, sampler_for, usable_utterances
+from speechtune.training.averaging import average_weights, evaluated_steps, set_weights
+from speechtune.training.data import TrainingSet, augment_for, masks_for, sampler_for
 from speechtune.training.evaluation import Measurement, compare_all, dev_metrics, measure, sets_of
+from speechtune.training.pool import Pool, training_pool
 from speechtune.training.preflight import preflight
 from speechtune.training.recipe import Recipe, load_recipe
 from speechtune.training.trainer import (
@@ -35,6 +38,8 @@ FINISHED = "run.json"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 SCORES = "scores.json"
+AVERAGE = "average.json"
+"""Which checkpoints were averaged, and whether their average became the model."""
 
 
 @dataclass(slots=True)
@@ -63,34 +68,40 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
         return Run(directory, read_json(directory / FINISHED))
     set_quiet_beside_main()
     corpus = Corpus.load(recipe.data.corpus)
-    train_split, dev_split = corpus.split(recipe.data.train_split), corpus.split(recipe.data.dev_split)
+    dev_split = corpus.split(recipe.data.dev_split)
     measured = sets_of(recipe, corpus)
     base = resolve_model(recipe.model.base)
     family = load_family(base, family=recipe.model.family, language=recipe.model.language)
-    utterances, dropped = usable_utterances(train_split, family, recipe.data)
-    data = TrainingSet(train_split, utterances, family, recipe.data)
+    pool = training_pool(corpus, family, recipe.data)
+    learnt = Corpus(pool.corpus.root, pool.utterances)
+    data = TrainingSet(
+        pool.corpus,
+        pool.utterances,
+        family,
+        recipe.data,
+        draw=pool.draw,
+        augment=augment_for(recipe.training, learnt, family.limits.max_audio_s),
+        masks=masks_for(recipe.training),
+    )
     if not is_main_process():
         _fit(recipe, directory, data, dev_split)
         return Run(directory, {})
     _open_directory(recipe, directory, resume)
-    seconds = sum(utterance.duration_s for utterance in utterances)
     fingerprint = corpus.fingerprint()
     if not (directory / "provenance.json").is_file():
         facts: dict[str, Any] = {
             "data": {
                 "corpus": str(corpus.root),
                 "fingerprint": fingerprint,
-                "kept": len(utterances),
-                "dropped_by_reason": dropped,
-                "seconds_of_audio": round(seconds, 3),
+                **pool.to_json(),
             },
             "base": {"name": recipe.model.base, "path": str(base)},
         }
         write_json(directory / "provenance.json", provenance(recipe.training.seed, **facts))
-    _same_data(directory, fingerprint)
+    _same_data(directory, fingerprint, pool)
 
     with explain_write_errors(directory):
-        note(f"training on {len(utterances)} utterances, {seconds / 60:.1f} min")
+        note(f"training on {len(pool.utterances)} utterances, {pool.seconds_of_audio / 60:.1f} min")
         before = measure(family, measured, recipe, directory, "before")
         if not (directory / "model" / "config.json").is_file():
             _fit(recipe, directory, data, dev_split)
@@ -145,13 +156,17 @@ def _value_at(values: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _same_data(directory: Path, fingerprint: str) -> None:
-    stored = read_json(directory / "provenance.json")["data"]["fingerprint"]
-    if stored != fingerprint:
-        raise InputError(
-            f"the corpus has changed since {directory} was started (fingerprint {stored[:12]} then, {fingerprint[:12]} "
-            "now): restore it, or start a new run with another --out"
-        )
+def _same_data(directory: Path, fingerprint: str, pool: Pool) -> None:
+    stored = read_json(directory / "provenance.json")["data"]
+    pairs = [("the corpus", stored["fingerprint"], fingerprint)]
+    for old, part in zip(stored.get("mix", []), pool.parts, strict=True):
+        pairs.append((str(part.corpus.root), old["fingerprint"], part.fingerprint))
+    for name, then, now in pairs:
+        if then != now:
+            raise InputError(
+                f"{name} has changed since {directory} was started (fingerprint {then[:12]} then, {now[:12]} now): "
+                "restore it, or start a new run with another --out"
+            )
 
 
 def _fit(recipe: Recipe, directory: Path, data: TrainingSet, dev: Corpus) -> None:
@@ -164,6 +179,7 @@ def _fit(recipe: Recipe, directory: Path, data: TrainingSet, dev: Corpus) -> Non
     arguments = training_arguments(config, directory, device, steps)
     set_seed(config.seed)
     _spec_augment(recipe, family)
+    family.regularise(config.dropout, config.label_smoothing)
     model = choose_trainable(family, recipe.model, recipe.adapter)
     schedule = Schedule(config, sampler)
     callbacks = [schedule, _Record(directory, sampler.epoch_ends(), config.batch.accumulate)]
@@ -175,12 +191,12 @@ def _fit(recipe: Recipe, directory: Path, data: TrainingSet, dev: Corpus) -> Non
         evaluate=lambda: dev_metrics(family, dev, recipe),
         callbacks=callbacks,
         keep_newest=config.keep_checkpoints,
+        keep_evaluated=config.average_last,
     )
     trainer.remove_callback(PrinterCallback)
     _start_or_continue(trainer, schedule, directory, config.preflight)
     if is_main_process():
-        best = best_step(trainer.state.log_history)
-        trainer._load_from_checkpoint(str(directory / "checkpoints" / f"checkpoint-{best}"), model)
+        _keep_the_best(trainer, model, directory, config.average_last)
         save_trained(family, model, directory)
 
 
@@ -199,6 +215,31 @@ def _start_or_continue(trainer: SpeechTrainer, schedule: Schedule, directory: Pa
     note(f"continuing from step {trainer.state.global_step} of {trainer.args.max_steps}")
     if trainer.state.global_step < trainer.args.max_steps and not schedule.is_over(trainer.state):
         trainer.train(resume_from_checkpoint=str(checkpoint))
+
+
+def _keep_the_best(trainer: SpeechTrainer, model: torch.nn.Module, directory: Path, average_last: int) -> None:
+    """Put the weights to keep into the model: the average of the last ones if it is no worse, else the best step's."""
+    history = trainer.state.log_history
+    best = best_step(history)
+    steps = evaluated_steps(history, average_last)
+
+    def load(step: int | None) -> None:
+        trainer._load_from_checkpoint(str(directory / "checkpoints" / f"checkpoint-{step}"), model)
+
+    if len(steps) > 1:
+        average = average_weights(model, steps, load)
+        set_weights(model, average)
+        metrics = trainer.evaluate_weights()
+        lowest = min(row["eval_wer"] for row in history if "eval_wer" in row)
+        chosen = metrics["wer"] <= lowest
+        write_json(directory / AVERAGE, {"steps": steps, "best_single_wer": lowest, "chosen": chosen, **metrics})
+        note(
+            f"average of the {len(steps)} last checkpoints: dev WER {100 * metrics['wer']:.1f} %, "
+            f"best single one {100 * lowest:.1f} %: keeping the {'average' if chosen else 'single one'}"
+        )
+        if chosen:
+            return
+    load(best)
 
 
 def _spec_augment(recipe: Recipe, family: Family) -> None:
@@ -222,6 +263,7 @@ def _finish(recipe: Recipe, directory: Path, before: list[Measurement], after: l
         "run": str(directory),
         "model": str(directory / "model"),
         "best_step": best_step(log),
+        "averaged_steps": _averaged_steps(directory),
         "comparisons": comparisons,
         "trained_for": {
             "audio_context": recipe.training.audio_context.mode,
@@ -232,6 +274,11 @@ def _finish(recipe: Recipe, directory: Path, before: list[Measurement], after: l
     write_json(directory / "model" / "speechtune.json", trained_for)
     write_json(directory / FINISHED, summary)
     return Run(directory, summary)
+
+
+def _averaged_steps(directory: Path) -> list[int] | None:
+    average = read_json(directory / AVERAGE) if (directory / AVERAGE).is_file() else {}
+    return average["steps"] if average.get("chosen") else None
 
 
 def _contexts_trained(recipe: Recipe) -> list[str]:

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from speechtune.core.files import read_json, write_json
+from speechtune.training.averaging import evaluated_steps
 from speechtune.training.config import TrainingConfig
 from speechtune.training.data import BucketSampler, Collator, TrainingSet, evaluation_steps
 
@@ -37,10 +38,12 @@ class SpeechTrainer(Trainer):
         evaluate: Callable[[], dict[str, float]],
         callbacks: list[TrainerCallback],
         keep_newest: int = 1,
+        keep_evaluated: int = 1,
     ) -> None:
         self.data = data
         self.sampler = sampler
         self.keep_newest = keep_newest
+        self.keep_evaluated = keep_evaluated
         self._evaluate_now = evaluate
         self.control: TrainerControl
         super().__init__(model=model, args=arguments, train_dataset=data, callbacks=callbacks)
@@ -65,12 +68,18 @@ class SpeechTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def evaluate_weights(self) -> dict[str, float]:
+        """Generate the dev set with the model's present weights, without logging it as a step of the run."""
+        return self._evaluate_now()
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
             mark_complete(folder)
-            prune(folder.parent, {best_step(self.state.log_history)}, self.keep_newest)
+            history = self.state.log_history
+            wanted = {best_step(history), *evaluated_steps(history, self.keep_evaluated)}
+            prune(folder.parent, wanted, self.keep_newest)
 
 
 def mark_complete(folder: Path) -> None:

@@ -5,7 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from speechtune.core.errors import InputError
-from speechtune.corpus.importers import audiofolder, children, common_voice, huggingface, kaldi, paired
+from speechtune.corpus.importers import (
+    audiofolder,
+    chat,
+    children,
+    common_voice,
+    elan,
+    fairseq,
+    fleurs,
+    huggingface,
+    indicvoices,
+    kaldi,
+    kathbath,
+    lhotse,
+    librispeech,
+    mls,
+    nemo,
+    paired,
+    qwen3_asr,
+    shards,
+    subtitles,
+    textgrid,
+    voxforge,
+    whisper_json,
+)
 from speechtune.corpus.importers.raw import Importer, RawRow
 
 IMPORTERS: dict[str, Importer] = {
@@ -13,9 +36,25 @@ IMPORTERS: dict[str, Importer] = {
     for importer in (
         huggingface.IMPORTER,
         kaldi.IMPORTER,
+        lhotse.IMPORTER,
+        qwen3_asr.IMPORTER,
+        nemo.IMPORTER,
         common_voice.IMPORTER,
+        fleurs.IMPORTER,
         children.IMPORTER,
+        mls.IMPORTER,
+        librispeech.IMPORTER,
+        kathbath.IMPORTER,
+        fairseq.IMPORTER,
+        voxforge.IMPORTER,
+        indicvoices.IMPORTER,
+        whisper_json.IMPORTER,
+        shards.IMPORTER,
         audiofolder.IMPORTER,
+        chat.IMPORTER,
+        elan.IMPORTER,
+        textgrid.IMPORTER,
+        subtitles.IMPORTER,
         paired.IMPORTER,
     )
 }

@@ -1,7 +1,6 @@
 """Hugging Face ``audiofolder``: metadata.jsonl, .csv or .parquet at the root and/or in folders below it.
 
-Also read: one such table by itself (any .jsonl, .json, .csv, .tsv or .parquet file), a NeMo manifest
-(``audio_filepath``, ``text``, ``offset`` with ``duration``), and a speechtune corpus.
+Also read: one such table by itself (any .jsonl, .json, .csv, .tsv or .parquet file), and a speechtune corpus.
 """
 
 from __future__ import annotations
@@ -106,25 +105,12 @@ def _raw(where: str, row: dict[str, Any], problem: tuple[str, str] | None, folde
     if column is None:
         return RawRow(where=where, columns=columns, problem=problem)
     name = row[column]
-    _read_offset(row, columns)
     relative = below + name.replace("\\", "/")
     if "split" not in columns and (split := split_of_folder(relative)):
         columns["split"] = split
     if "\x00" in name:
         return RawRow(where=where, columns=columns, problem=(MALFORMED, "its file name holds a NUL character"))
     return RawRow(where=where, audio=find_audio(name, folder), name=relative, columns=columns, problem=problem)
-
-
-def _read_offset(row: dict[str, Any], columns: dict[str, Any]) -> None:
-    """NeMo's ``offset`` and ``duration`` are a span."""
-    if "start_s" in columns or row.get("offset") is None or row.get("duration") is None:
-        return
-    try:
-        start, length = float(row["offset"]), float(row["duration"])
-    except (TypeError, ValueError):
-        return
-    columns.pop("offset", None)
-    columns.update(start_s=start, end_s=start + length)
 
 
 def folders(source: str) -> tuple[list[Path], set[Path]]:

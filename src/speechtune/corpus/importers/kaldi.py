@@ -27,6 +27,10 @@ from speechtune.corpus.importers.raw import (
 )
 
 NAME = "kaldi"
+NO_SPEAKER = "no_speaker"
+"""A file that speechtune's export adds: the utterances that stand for their unknown speaker in utt2spk, one a line."""
+UNSPLIT = "unsplit"
+"""The directory of an export for the utterances that are in no split, where others are."""
 _PER_SPEAKER = {"spk2age": "age", "spk2gender": "gender"}
 _PER_UTTERANCE = {"utt2lang": "language", "utt2age": "age", "utt2gender": "gender"}
 
@@ -41,7 +45,7 @@ def _directories(root: Path) -> list[Path]:
         return []
     if (root / "wav.scp").is_file() and (root / "text").is_file():
         return [root]
-    inside = [one for one in sorted(root.iterdir()) if one.name.lower() in SPLIT_NAMES and one.is_dir()]
+    inside = [one for one in sorted(root.iterdir()) if one.name.lower() in (*SPLIT_NAMES, UNSPLIT)]
     return [one for one in inside if (one / "wav.scp").is_file() and (one / "text").is_file()]
 
 
@@ -52,7 +56,7 @@ def read(source: str) -> Iterator[RawRow]:
     if not directories:
         raise InputError(f"{root} is not a Kaldi data directory: it needs the files wav.scp and text")
     for directory in directories:
-        split = None if directory == root else SPLIT_NAMES[directory.name.lower()]
+        split = None if directory == root else SPLIT_NAMES.get(directory.name.lower())
         for row in _read_directory(directory):
             if split and not row.problem:
                 row.columns["split"] = split
@@ -168,6 +172,8 @@ def _speaker_facts(directory: Path) -> Any:
     if not speakers:
         for speaker, utterances in _lookup(directory / "spk2utt").items():
             speakers.update(dict.fromkeys(utterances.split(), speaker))
+    for utterance in _lookup(directory / NO_SPEAKER):
+        speakers.pop(utterance, None)
     by_speaker = {column: _lookup(directory / name) for name, column in _PER_SPEAKER.items()}
     by_utterance = [(column, _lookup(directory / name)) for name, column in _PER_UTTERANCE.items()]
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from speechtune.core.errors import InputError
 
 EMPTY_TEXT = "empty transcript"
@@ -20,6 +22,8 @@ NOT_UTF8 = "not UTF-8"
 MALFORMED = "malformed row"
 NO_ROW = "audio without a row"
 DUPLICATE = "duplicate utterance id"
+EMPTY_SPAN = "span without length"
+OVERLAP = "overlapping span"
 
 ALIASES: dict[str, tuple[str, ...]] = {
     "text": ("text", "transcription", "sentence", "transcript", "orthographic_text"),
@@ -52,7 +56,8 @@ class RawRow:
     ``where`` is for messages ("metadata.csv line 3"); ``audio`` is the file (``None``: the row names none);
     ``read_bytes`` fetches encoded audio that is not a file of its own; ``name`` is the audio's name inside the source;
     ``columns`` are standard names (`ALIASES`) and any others; ``problem`` is a reason and its detail if the importer
-    already knows that the row is bad.
+    already knows that the row is bad; ``skip`` is a reason and its detail if a rule of the layout leaves the row out (a
+    subtitle of music, say): it is counted and listed as the bad ones are, but does not stop a strict import.
     """
 
     where: str
@@ -61,6 +66,7 @@ class RawRow:
     read_bytes: Callable[[], bytes] | None = None
     columns: dict[str, Any] = field(default_factory=dict)
     problem: tuple[str, str] | None = None
+    skip: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,15 @@ class Importer:
     """A layout: its name, whether a source has it, how its rows are read, and which folders' audio must all be named.
 
     ``folders(source)`` returns the folders in which an audio file without a row is an error, and the files that other
-    tables of the same release name (those are no error).
+    tables of the same release name (those are no error). ``settings`` is the layout's own configuration, if it has any:
+    then ``read`` takes an instance of it as its second argument.
     """
 
     name: str
     recognises: Callable[[str], bool]
-    read: Callable[[str], Iterator[RawRow]]
+    read: Callable[..., Iterator[RawRow]]
     folders: Callable[[str], tuple[list[Path], set[Path]]]
+    settings: type[BaseModel] | None = None
 
 
 def standard_columns(row: dict[str, Any], ignore: Iterable[str] = ()) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""``speechtune prepare``: a policy applied to a corpus, resumably and reversibly."""

@@ -1,0 +1,1 @@
+"""Long recordings into pieces that a model can take."""

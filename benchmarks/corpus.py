@@ -108,15 +108,16 @@ def read_speed(corpus: Path, rounds: int) -> dict[str, Any]:
     loaded = Corpus.load(corpus)
     with tempfile.TemporaryDirectory() as folder:
         export_corpus(loaded, "lhotse", Path(folder) / "lhotse", audio="reference")
-        path = next((Path(folder) / "lhotse").glob("cuts.jsonl*"))
+        manifests = sorted((Path(folder) / "lhotse").rglob("*cuts*.jsonl*"))
 
         def ours() -> None:
             for one in loaded:
                 load_audio(loaded.path_of(one), one.start_s, one.end_s)
 
         def theirs() -> None:
-            for cut in CutSet.from_jsonl_lazy(path):
-                cut.resample(16_000).load_audio()
+            for manifest in manifests:
+                for cut in CutSet.from_jsonl_lazy(manifest):
+                    cut.resample(16_000).load_audio()
 
         ours()
         theirs()
@@ -288,7 +289,10 @@ def main() -> None:
         "read": lambda: read_speed(arguments.corpus, arguments.rounds),
         "rows": lambda: rows_at_scale(arguments.corpus, arguments.rows),
     }
-    results = {part: work[part]() for part in arguments.parts}
+    results = {}
+    for part in arguments.parts:
+        results[part] = work[part]()
+        print(json.dumps({part: results[part]}, indent=2), file=sys.stderr)
     write_json(arguments.out, {**results, "provenance": provenance(None)})
     print(json.dumps(results, indent=2))
 

@@ -17,6 +17,9 @@ from speechtune.cli.app import GROUPS, VERBS
 Command = Callable[..., subprocess.CompletedProcess[str]]
 LEAVES = [
     *([verb] for verb in VERBS),
+    ["corrections", "export"],
+    ["corrections", "import"],
+    ["corrections", "undo"],
     ["models", "get"],
     ["models", "list"],
     ["recipe", "explain"],
@@ -55,7 +58,7 @@ def test_every_verb_has_help_and_json(speechtune: Command, words: list[str]) -> 
     assert done.returncode == 0
     assert "--json" in done.stdout
     assert "--quiet" in done.stdout
-    assert set(GROUPS) == {"models", "recipe"}
+    assert set(GROUPS) == {"corrections", "models", "recipe"}
 
 
 def test_recipe_explain_gives_every_key_its_help(speechtune: Command) -> None:

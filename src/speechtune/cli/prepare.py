@@ -50,7 +50,7 @@ def command(
     if align_with is not None:
         from speechtune.decoding.forced_alignment import open_aligner
 
-        aligner = open_aligner(align_with)
+        aligner = open_aligner(align_with, detector=wanted.segmentation.detector)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     options = run.PrepareOptions(audit, aligner, align_with, drop_bad, overwrite, jobs or cores)
     result = run.prepare_corpus(corpus, out, wanted, options)

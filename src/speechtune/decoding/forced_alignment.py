@@ -280,12 +280,13 @@ def _too_many(words: int, length: int) -> InputError:
     )
 
 
-def open_aligner(name: str, *, language: str | None = None) -> Aligner:
+def open_aligner(name: str, *, language: str | None = None, detector: Detector = "silero") -> Aligner:
     """An aligner over a catalogue name, ``hf:owner/name``, a run or a model directory.
 
     Args:
         name: a Whisper model, or a Transformers CTC model (wav2vec 2.0, HuBERT, WavLM, Parakeet-CTC, ...).
         language: for a multilingual Whisper; the language of an utterance, where it has one, comes first.
+        detector: what finds the pauses at which long audio is cut into windows.
 
     Raises:
         InputError: no such model, or neither of the two kinds.
@@ -302,8 +303,8 @@ def open_aligner(name: str, *, language: str | None = None) -> Aligner:
         return CtcAligner.load(path)
     if config.get("model_type") != "whisper":
         raise InputError(f"{name} cannot align: give a Whisper model, or a Transformers model that ends in ForCTC")
-    from speechtune.decoding.sources import _trained_for, open_model
+    from speechtune.decoding.sources import trained_for, open_model
 
-    known = language or _trained_for(path).get("language")
+    known = language or trained_for(path).get("language")
     opened = open_model(name, language=known or "en")
-    return WhisperAligner(opened.family, opened.decoding.context, known)  # type: ignore[arg-type]
+    return WhisperAligner(opened.family, opened.decoding.context, known, detector=detector)  # type: ignore[arg-type]

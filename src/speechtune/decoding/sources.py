@@ -40,7 +40,7 @@ def open_model(
     path = Path(name) / "model" if (Path(name) / "recipe.yaml").is_file() else resolve_model(name)
     if not path.is_dir():
         raise InputError(f"{name} holds no finished model: wait for the run, or continue it with --resume")
-    trained = _trained_for(path)
+    trained = trained_for(path)
     contexts = trained.get("audio_contexts", ["full"])
     chosen = context or ("fit" if "fit" in contexts else "full")
     if chosen not in ("fit", "full"):
@@ -51,7 +51,8 @@ def open_model(
     return OpenedModel(path, family, DecodingConfig(context=chosen, batch_size=batch_size, beams=beams))
 
 
-def _trained_for(path: Path) -> dict[str, Any]:
+def trained_for(path: Path) -> dict[str, Any]:
+    """What a model's ``speechtune.json`` says of its training: audio contexts and language; empty without one."""
     file = path / "speechtune.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 

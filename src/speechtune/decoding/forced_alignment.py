@@ -303,7 +303,7 @@ def open_aligner(name: str, *, language: str | None = None, detector: Detector =
         return CtcAligner.load(path)
     if config.get("model_type") != "whisper":
         raise InputError(f"{name} cannot align: give a Whisper model, or a Transformers model that ends in ForCTC")
-    from speechtune.decoding.sources import trained_for, open_model
+    from speechtune.decoding.sources import open_model, trained_for
 
     known = language or trained_for(path).get("language")
     opened = open_model(name, language=known or "en")

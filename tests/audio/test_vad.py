@@ -11,7 +11,14 @@ from pydantic import ValidationError
 from synthetic_voice import voice
 
 from speechtune.audio import silero, vad
-from speechtune.audio.vad import SpeechSpan, VadConfig, spans_from_probabilities, speech_probabilities, speech_spans
+from speechtune.audio.vad import (
+    SpeechSpan,
+    VadConfig,
+    audible_spans,
+    spans_from_probabilities,
+    speech_probabilities,
+    speech_spans,
+)
 from speechtune.core.errors import InputError
 
 
@@ -115,3 +122,21 @@ def test_a_setting_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValidationError):
         VadConfig(treshold=0.4)  # type: ignore[call-arg]
     assert SpeechSpan(1.0, 2.5).duration_s == 1.5
+
+
+def test_what_is_heard_beside_the_spans_is_not_silence() -> None:
+    """The detector's spans are given, so that it is the energy alone that speaks here."""
+    rng = np.random.default_rng(0)
+    clip = (0.001 * rng.standard_normal(4 * 16_000)).astype(np.float32)
+    times_s = np.arange(8_000) / 16_000
+    clip[16_000:24_000] += (0.1 * np.sin(2 * np.pi * 200 * times_s)).astype(np.float32)
+    clip[40_000:48_000] += (0.1 * np.sin(2 * np.pi * 200 * times_s)).astype(np.float32)
+    (span,) = audible_spans(clip, [SpeechSpan(2.5, 3.0)])
+    assert span.start_s == pytest.approx(1.0, abs=0.04)
+    assert span.end_s == pytest.approx(3.0, abs=0.04)
+    first, last = audible_spans(clip[::-1].copy(), [SpeechSpan(1.0, 1.2), SpeechSpan(1.3, 1.5)])
+    assert (first.start_s, first.end_s) == pytest.approx((1.0, 1.2), abs=0.04)
+    assert last.end_s == pytest.approx(3.0, abs=0.04)
+    loud_noise = clip + (0.05 * rng.standard_normal(len(clip))).astype(np.float32)
+    assert audible_spans(loud_noise, [SpeechSpan(2.5, 3.0)]) == [SpeechSpan(2.5, 3.0)]
+    assert audible_spans(clip, []) == []

@@ -15,7 +15,14 @@ from speechtune.audio.channels import Recording, read_channels
 from speechtune.audio.fingerprint import fingerprint
 from speechtune.audio.fingerprint import fingerprint_distance as fingerprint_distance
 from speechtune.audio.io import SAMPLE_RATE_HZ, AudioError, Samples, resample
-from speechtune.audio.vad import FRAME_SAMPLES, SpeechSpan, VadConfig, spans_from_probabilities, speech_probabilities
+from speechtune.audio.vad import (
+    FRAME_SAMPLES,
+    SpeechSpan,
+    VadConfig,
+    audible_spans,
+    spans_from_probabilities,
+    speech_probabilities,
+)
 
 AudioSpan = tuple[Path | str, float | None, float | None]
 """A file, and where a span of it starts and ends in seconds (``None``: at the file's beginning or end)."""
@@ -188,10 +195,11 @@ def _complete(stored: _Stored, samples: Samples, probabilities: npt.NDArray[np.f
     frames = spectrum.power_frames(samples)
     spans = spans_from_probabilities(probabilities, len(samples), _SPANS)
     values = dict(stored.values)
-    values.update(_silences(spans, len(samples) / SAMPLE_RATE_HZ))
+    heard = audible_spans(samples, spans)
+    values.update(_silences(heard, len(samples) / SAMPLE_RATE_HZ))
     if "bandwidth_hz" not in values:
         values["bandwidth_hz"] = spectrum.bandwidth_hz(samples, SAMPLE_RATE_HZ, frames)
-    torn = [(a, b) for a, b in stored.zero_runs if spans and a >= spans[0].start_s and b <= spans[-1].end_s]
+    torn = [(a, b) for a, b in stored.zero_runs if heard and a >= heard[0].start_s and b <= heard[-1].end_s]
     hum = defects.mains_hum(samples, probabilities < _SPANS.threshold)
     squares = np.square(samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES]).reshape(-1, FRAME_SAMPLES)
     loudest = squares.mean(axis=1).max() if len(squares) else np.square(samples).mean()

@@ -331,7 +331,7 @@ CORPUS_CHECKS: tuple[CorpusCheck, ...] = (
     CorpusCheck("split_small", "small evaluation splits", "Differences between models drown in chance.",
                 "Hold out more speakers.", "notebook C-9", _small_splits),
     CorpusCheck("volume_small", "little audio to learn from", "Risk of overfitting; small gains.",
-                "See the volume tiers in the summary.", "notebook C-8, DA8", _volume),
+                "Add audio up to the next volume tier, which the summary names.", "notebook C-8, DA8", _volume),
     CorpusCheck("speakers_few", "few speakers", "The model learns these voices.", "Record more people.",
                 "DA-19, DA8", _few_speakers),
     CorpusCheck("speaker_dominance", "one speaker has most of the audio", "The model learns this voice.",

@@ -13,7 +13,7 @@ from typing import Any
 
 from speechtune.core.errors import InputError, explain_write_errors, missing_extra
 
-MEMORY = "1GB"
+MEMORY = "384MB"
 ROW_GROUP_ROWS = 16_384
 
 

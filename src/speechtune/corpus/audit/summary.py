@@ -85,7 +85,7 @@ def _utterance_problems(db: Database, policy: Policy, most: int) -> list[dict[st
                     "count": count,
                     "unit": "utterances",
                     "title": check.title,
-                    "sentence": f"{count} utterances: {check.title}.",
+                    "sentence": f"{count} {'utterance' if count == 1 else 'utterances'}: {check.title}.",
                     "meaning": check.meaning,
                     "remedy": check.remedy,
                     "utterance_ids": _ids(db, has, most),

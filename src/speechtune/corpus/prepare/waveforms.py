@@ -103,9 +103,9 @@ def trim(waveform: Waveform, policy: TrimPolicy) -> bool:
 
 
 def _speech_vad(samples: Samples) -> tuple[int, int] | None:
-    from speechtune.audio.vad import VadConfig, speech_spans
+    from speechtune.audio.vad import VadConfig, audible_spans, speech_spans
 
-    spans = speech_spans(samples, VadConfig())
+    spans = audible_spans(samples, speech_spans(samples, VadConfig()))
     if not spans:
         return None
     return round(spans[0].start_s * SAMPLE_RATE_HZ), round(spans[-1].end_s * SAMPLE_RATE_HZ)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from speechtune.core.errors import InputError, SpeechtuneError
+from speechtune.core.interrupt import catch_interrupts
 from speechtune.core.progress import set_quiet
 
 Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")]
@@ -38,7 +38,7 @@ def verb(work: Callable[..., Outcome]) -> Callable[..., None]:
     def command(*args: Any, **kwargs: Any) -> None:
         as_json = bool(kwargs.get("as_json"))
         set_quiet(bool(kwargs.get("quiet")))
-        signal.signal(signal.SIGTERM, _interrupt)
+        catch_interrupts()
         try:
             with contextlib.redirect_stdout(sys.stderr):
                 result, text = work(*args, **kwargs)
@@ -61,7 +61,3 @@ def fail(message: str, exit_code: int, as_json: bool) -> NoReturn:
     if as_json:
         print(json.dumps({"error": message, "exit_code": exit_code}, ensure_ascii=False))
     raise typer.Exit(exit_code)
-
-
-def _interrupt(signum: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, TypeVar
 
+from speechtune.core.interrupt import stop_if_asked
+
 T = TypeVar("T")
 
 _quiet = False
@@ -69,6 +71,7 @@ class Bar:
 
     def advance(self, done: int | None = None, detail: str = "") -> None:
         """One item more is done, or ``done`` items in all; ``detail`` is shown behind the title."""
+        stop_if_asked()
         self.done = self.done + 1 if done is None else done
         if self._drawn is not None:
             self._drawn.update(self._task, completed=self.done, description=f"{self.title} {detail}".strip())

@@ -42,7 +42,7 @@ CAVEATS = (
     "is from what it knows (L5930).",
     "The notebook contradicts itself: 5-10 h give 15-25 % in its table (L5923), but 30-50 % for "
     "one speaker (L6497-6513).",
-    "Measured with speechtune: 0.9 h of 46 children cut the WER of 12 other children by 45 % (39.9 to 22.1 %, tiny.en, "
+    "Measured with speechtune: 0.9 h of 46 children cut the WER of 12 other children by 44 % (39.9 to 22.2 %, tiny.en, "
     "one seed, docs/results/children.md), three times the most that the notebook expects of 1-2 h: a weak "
     "base model far from the data gains more.",
     "10 h of diverse, well transcribed speech beat 50 h of poor speech (L5917).",

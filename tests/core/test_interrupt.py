@@ -15,6 +15,7 @@ from speechtune.core.progress import Bar
 @pytest.fixture(autouse=True)
 def handlers() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs the tests in its background
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -24,7 +24,13 @@ def start(recipe: Path, run: Path, *words: str, hook: str = "") -> subprocess.Po
     """The real command; ``hook`` is Python that runs before it, to kill it at a chosen moment."""
     code = f"import sys, os, signal\n{hook}\nsys.argv[0] = 'speechtune'\nfrom speechtune.cli.app import main\nmain()"
     arguments = ["train", str(recipe), "--out", str(run), "--quiet", *words]
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], text=True, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        text=True,
+        stderr=subprocess.PIPE,
+        # A shell that runs the tests in its background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 KILL_INSIDE_CHECKPOINT = """

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 from rapidfuzz.distance import Levenshtein
 
+from speechtune.core import intervals
 from speechtune.scoring.label_evidence import Evidence, View, likeness, look
 
 KINDS = ("wrong_text", "text_truncated", "audio_truncated", "extra_words", "swapped")
@@ -196,10 +197,5 @@ def _spoilt(label: str, kind: str, sample: Sequence[Evidence], rng: random.Rando
 
 
 def wilson(found: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    if total == 0:
-        return 0.0, 1.0
-    share = found / total
-    centre = share + z * z / (2 * total)
-    spread = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    return max(0.0, (centre - spread) / (1 + z * z / total)), min(1.0, (centre + spread) / (1 + z * z / total))
+    """`intervals.wilson`, anything at all where there is nothing to count."""
+    return intervals.wilson(found, total, z) if total else (0.0, 1.0)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from speechtune.core import intervals
 from speechtune.corpus.audit.corpus_checks import HOURS, label_noise_counts
 from speechtune.corpus.audit.database import Database, name_sql
 
@@ -122,13 +123,8 @@ def corpus_facts(db: Database) -> dict[str, Any]:
 
 
 def wilson(count: int, total: int, z: float = 1.96) -> tuple[float | None, float | None]:
-    """The Wilson score interval of a share (E. B. Wilson 1927)."""
-    if not total:
-        return None, None
-    share, square = count / total, z * z / total
-    centre = (share + square / 2) / (1 + square)
-    half = z * math.sqrt(share * (1 - share) / total + square / (4 * total)) / (1 + square)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    """`intervals.wilson`, unknown where there is nothing to count."""
+    return intervals.wilson(count, total, z) if total else (None, None)
 
 
 def _splits(db: Database) -> list[dict[str, Any]]:

@@ -87,7 +87,7 @@ def _parquet_rows(table: Path) -> Rows:
     try:
         from pyarrow import ArrowInvalid, parquet
     except ImportError as error:
-        raise missing_extra("pyarrow", "data") from error
+        raise missing_extra("pyarrow", "hub") from error
     try:
         file = parquet.ParquetFile(table)
     except (ArrowInvalid, OSError) as error:

@@ -55,7 +55,7 @@ def _load(source: str, name: str, config: str | None, split: str | None) -> Iter
     try:
         import datasets
     except ImportError as error:
-        raise missing_extra("datasets", "data") from error
+        raise missing_extra("datasets", "hub") from error
     try:
         loaded = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # datasets raises a dozen unrelated types for a wrong name, config, split or no network

@@ -15,6 +15,7 @@ from speechtune.audio.vad import (
     SpeechSpan,
     VadConfig,
     audible_spans,
+    heard_spans,
     spans_from_probabilities,
     speech_probabilities,
     speech_spans,
@@ -140,3 +141,17 @@ def test_what_is_heard_beside_the_spans_is_not_silence() -> None:
     loud_noise = clip + (0.05 * rng.standard_normal(len(clip))).astype(np.float32)
     assert audible_spans(loud_noise, [SpeechSpan(2.5, 3.0)]) == [SpeechSpan(2.5, 3.0)]
     assert audible_spans(clip, []) == []
+
+
+def test_a_word_overlooked_between_two_spans_is_heard() -> None:
+    rng = np.random.default_rng(0)
+    clip = (0.001 * rng.standard_normal(6 * 16_000)).astype(np.float32)
+    tone = (0.1 * np.sin(2 * np.pi * 200 * np.arange(8_000) / 16_000)).astype(np.float32)
+    for start_s in (1.0, 3.0, 5.0):
+        clip[round(16_000 * start_s) :][:8_000] += tone
+    clip[32_000:32_800] += tone[:800]  # a click of 50 ms
+    found = heard_spans(clip, [SpeechSpan(1.0, 1.5), SpeechSpan(5.0, 5.4)])
+    assert [(round(one.start_s, 1), round(one.end_s, 1)) for one in found] == [(1.0, 1.5), (3.0, 3.5), (5.0, 5.5)]
+    assert heard_spans(clip, []) == []
+    noisy = clip + (0.05 * rng.standard_normal(len(clip))).astype(np.float32)
+    assert heard_spans(noisy, [SpeechSpan(1.0, 1.5)]) == [SpeechSpan(1.0, 1.5)]

@@ -108,6 +108,7 @@ def _active_runs(values: npt.NDArray[np.floating], enter: float, leave: float) -
 
 _EDGE_HOP_SAMPLES = 160
 _EDGE_BLUR_FRAMES = 5
+_HEARD_HOP_S = _EDGE_HOP_SAMPLES / SAMPLE_RATE_HZ
 _BELOW_SPEECH_DB = 25.0
 _ABOVE_FLOOR_DB = 12.0
 
@@ -123,24 +124,58 @@ def audible_spans(waveform: Samples, spans: Sequence[SpeechSpan]) -> list[Speech
         waveform: mono, 16 kHz, shape (samples,).
         spans: from `speech_spans`; none stay none.
     """
-    frames = len(waveform) // _EDGE_HOP_SAMPLES
-    if not spans or frames < _EDGE_BLUR_FRAMES:
+    heard = _heard_frames(waveform, spans)
+    if not heard.any():
         return list(spans)
-    power = np.square(waveform[: frames * _EDGE_HOP_SAMPLES].reshape(frames, -1), dtype=np.float64).mean(axis=1)
-    inside = np.zeros(frames, bool)
-    for span in spans:
-        inside[int(span.start_s * 100) : math.ceil(span.end_s * 100)] = True
-    if not inside.any():
-        return list(spans)
-    floor = max(float(np.percentile(power, 10)) * 10 ** (_ABOVE_FLOOR_DB / 10), 1e-10)
-    limit = max(float(power[inside].mean()) * 10 ** (-_BELOW_SPEECH_DB / 10), floor)
-    smooth = np.convolve(power, np.full(_EDGE_BLUR_FRAMES, 1 / _EDGE_BLUR_FRAMES), mode="same")
-    heard = np.flatnonzero((smooth > limit) & (power > limit))
-    if not len(heard):
-        return list(spans)
-    hop_s = _EDGE_HOP_SAMPLES / SAMPLE_RATE_HZ
-    start_s = min(spans[0].start_s, float(heard[0]) * hop_s)
-    end_s = max(spans[-1].end_s, float(heard[-1] + 1) * hop_s)
+    frames = np.flatnonzero(heard)
+    start_s = min(spans[0].start_s, float(frames[0]) * _HEARD_HOP_S)
+    end_s = max(spans[-1].end_s, float(frames[-1] + 1) * _HEARD_HOP_S)
     if len(spans) == 1:
         return [SpeechSpan(start_s, end_s)]
     return [SpeechSpan(start_s, spans[0].end_s), *spans[1:-1], SpeechSpan(spans[-1].start_s, end_s)]
+
+
+def heard_spans(waveform: Samples, spans: Sequence[SpeechSpan], min_heard_s: float = 0.2) -> list[SpeechSpan]:
+    """The spans and, between and around them, whatever else is heard for ``min_heard_s`` or longer.
+
+    For cutting a recording up: a word that the detector overlooked between two spans is in no piece otherwise. Heard
+    is as in `audible_spans`.
+
+    Args:
+        waveform: mono, 16 kHz, shape (samples,).
+        spans: from `speech_spans`; none stay none.
+        min_heard_s: shorter sounds (clicks, breaths) are left out.
+
+    Returns:
+        Spans in order, without overlap; those that touch are one.
+    """
+    edges = np.flatnonzero(np.diff(np.r_[False, _heard_frames(waveform, spans), False]))
+    found = [(one.start_s, one.end_s) for one in spans]
+    for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        if (last - first) * _HEARD_HOP_S >= min_heard_s:
+            found.append((first * _HEARD_HOP_S, last * _HEARD_HOP_S))
+    merged: list[SpeechSpan] = []
+    for start_s, end_s in sorted(found):
+        if merged and start_s <= merged[-1].end_s:
+            merged[-1] = SpeechSpan(merged[-1].start_s, max(merged[-1].end_s, end_s))
+        else:
+            merged.append(SpeechSpan(start_s, end_s))
+    return merged
+
+
+def _heard_frames(waveform: Samples, spans: Sequence[SpeechSpan]) -> npt.NDArray[np.bool_]:
+    """Which hops of 10 ms are heard, shape (frames,); none where there is no span to compare with."""
+    frames = len(waveform) // _EDGE_HOP_SAMPLES
+    none = np.zeros(frames, bool)
+    if not spans or frames < _EDGE_BLUR_FRAMES:
+        return none
+    power = np.square(waveform[: frames * _EDGE_HOP_SAMPLES].reshape(frames, -1), dtype=np.float64).mean(axis=1)
+    inside = none.copy()
+    for span in spans:
+        inside[int(span.start_s * 100) : math.ceil(span.end_s * 100)] = True
+    if not inside.any():
+        return none
+    floor = max(float(np.percentile(power, 10)) * 10 ** (_ABOVE_FLOOR_DB / 10), 1e-10)
+    limit = max(float(power[inside].mean()) * 10 ** (-_BELOW_SPEECH_DB / 10), floor)
+    smooth = np.convolve(power, np.full(_EDGE_BLUR_FRAMES, 1 / _EDGE_BLUR_FRAMES), mode="same")
+    return np.asarray((smooth > limit) & (power > limit))

@@ -183,7 +183,7 @@ def count_hows(pieces: Sequence[Piece]) -> dict[str, int]:
 
 
 def find_speech(waveform: np.ndarray, detector: Detector = "silero", threshold: float = 0.5) -> list[Span]:
-    """Speech regions in samples, in order.
+    """Speech regions in samples, in order; what Silero overlooks but is as loud as the speech around it counts too.
 
     Args:
         waveform: float32 mono at 16 kHz.
@@ -192,9 +192,9 @@ def find_speech(waveform: np.ndarray, detector: Detector = "silero", threshold: 
     """
     if detector == "energy":
         return energy_spans(waveform)
-    from speechtune.audio.vad import VadConfig, speech_spans
+    from speechtune.audio.vad import VadConfig, heard_spans, speech_spans
 
-    spans = speech_spans(waveform, VadConfig(threshold=threshold))
+    spans = heard_spans(waveform, speech_spans(waveform, VadConfig(threshold=threshold)))
     return [(round(one.start_s * SAMPLE_RATE_HZ), round(one.end_s * SAMPLE_RATE_HZ)) for one in spans]
 
 

@@ -51,9 +51,31 @@ def test_text_for_a_person(files: dict[str, str]) -> None:
         (["{ref}", "{hyp}", "--slice-by", "age"], "has a 'age'"),
         (["{ref}", "{hyp}", "--split", "test"], "leave --split out"),
         (["{ref}", "{hyp}", "--seed", "-1"], "--seed -1 is negative"),
+        (["{ref}", "{hyp}", "--metrics", "werr"], "there is no metric 'werr'"),
+        (["{ref}"], "give two things to score"),
+        (["{ref}", "{hyp}", "--variants", "nowhere.yaml"], "nowhere.yaml does not exist"),
         (["nowhere", "{hyp}"], "nowhere is not a speechtune corpus"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(files: dict[str, str], args: list[str], message: str) -> None:
     code, out, err = _run(*[one.format(**files) for one in args], "--json")
     assert code == 2 and message in json.loads(out)["error"] and "Traceback" not in err
+
+
+def test_every_metric_is_listed_and_computed(files: dict[str, str]) -> None:
+    code, out, _ = _run("--metrics", "list", "--json")
+    listed = json.loads(out)["metrics"]
+    assert code == 0 and "compound-wer" in listed
+    code, out, _ = _run(files["ref"], files["hyp"], "--metrics", "all", "--json")
+    result = json.loads(out)
+    assert code == 0 and set(result["metrics"]) == set(listed)
+    assert result["metrics"]["wer"]["value"] == result["wer"] == pytest.approx(1 / 5)
+    assert {"wer", "cer", "errors", "reference_words", "interval"} <= set(result)
+    code, out, _ = _run(files["ref"], files["hyp"], "--metrics", "mer,wil")
+    assert code == 0 and "  mer  20.00 %" in out
+
+
+def test_variants_are_no_errors(files: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text("x: [y]\n")
+    code, out, _ = _run(files["ref"], files["hyp"], "--variants", str(tmp_path / "v.yaml"), "--json")
+    assert code == 0 and json.loads(out)["wer"] == 0 and json.loads(out)["variants"] == 1

@@ -98,3 +98,12 @@ def test_read_terms(tmp_path: Path) -> None:
 
 def test_text_lists_confusions() -> None:
     assert "gitendra x1" in term_recall(["jitendra"], ["gitendra"], ["jitendra"]).to_text()
+
+
+def test_what_was_said_where_a_term_was_recognised_wrongly() -> None:
+    score = term_recall(["the cat sat", "a dog"], ["the cap sat", "a cap dog"], ["cap"])
+    assert score.to_json()["terms"][0]["recognised_for"] == [
+        {"text": "(nothing)", "count": 1},
+        {"text": "cat", "count": 1},
+    ]
+    assert score.terms[0].false_alarms == 2

@@ -12,14 +12,25 @@ from speechtune.cli.common import Json, Outcome, Quiet, Seed, verb
 
 @verb
 def command(
-    corpus: Annotated[Path, typer.Argument(help="Corpus directory, or a text file with one reference a line.")],
+    corpus: Annotated[
+        Path | None, typer.Argument(help="Corpus directory, JSONL of references, or text with one a line.")
+    ] = None,
     transcripts: Annotated[
-        Path, typer.Argument(help="Transcripts (JSONL), or a text file with one hypothesis a line.")
-    ],
+        Path | None, typer.Argument(help="Transcripts: JSONL, or text with one hypothesis a line.")
+    ] = None,
     against: Annotated[
         Path | None, typer.Option(help="Baseline transcripts: report the difference, its interval and p-value.")
     ] = None,
-    normaliser: Annotated[str, typer.Option(help="auto, whisper-english, whisper-basic, unicode or none.")] = "auto",
+    normaliser: Annotated[str, typer.Option(help="auto, or a name that speechtune normalise --list prints.")] = "auto",
+    variants: Annotated[
+        Path | None, typer.Option(help="YAML or JSON of other spellings that count as a word: {form: [spelling, ...]}.")
+    ] = None,
+    metrics: Annotated[
+        list[str] | None, typer.Option(help="More metrics: names, all, or list to see them; repeat it or use commas.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Model directory whose tokenizer counts the token error rate.")
+    ] = None,
     slice_by: Annotated[
         list[str] | None, typer.Option(help="Columns to report value by value; repeat it or separate by commas.")
     ] = None,
@@ -30,28 +41,31 @@ def command(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Score utterances without a transcript as empty ones.")
     ] = False,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples behind every interval; 0: none.")] = 1000,
+    workers: Annotated[int, typer.Option(help="Processes, used from 50,000 utterances on; 0: one for each core.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Also write one row per utterance (JSONL).")] = None,
     seed: Seed = 0,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Outcome:
     """Word and character error rates with counts, intervals, slices, and a paired comparison."""
-    from speechtune.core.errors import InputError
-    from speechtune.scoring.config import ScoringConfig
     from speechtune.scoring.score import score_files
-    from speechtune.scoring.terms import read_terms
+    from speechtune.scoring.score_options import ScoreOptions, listed_metrics, need_both, scoring_config
 
-    if seed < 0:
-        raise InputError(f"--seed {seed} is negative: give 0 or more")
-    words, variants = read_terms(terms) if terms else ([], {})
-    config = ScoringConfig(
-        normaliser=normaliser,
-        slice_by=[name.strip() for one in slice_by or [] for name in one.split(",") if name.strip()],
-        seed=seed,
-        terms=words,
-        term_variants=variants,
+    chosen = split_names(metrics)
+    if chosen == ["list"]:
+        return listed_metrics()
+    reference, hypothesis = need_both(corpus, transcripts)
+    options = ScoreOptions(
+        normaliser, variants, chosen, tokenizer, split_names(slice_by), terms, resamples, workers, seed
     )
-    result = score_files(corpus, transcripts, config, against=against, split=split, allow_missing=allow_missing)
+    config = scoring_config(options)
+    result = score_files(reference, hypothesis, config, against=against, split=split, allow_missing=allow_missing)
     if out:
         result.score.write_utterances(out)
     return result.to_json(), result.to_text()
+
+
+def split_names(given: list[str] | None) -> list[str]:
+    """Names that were given by repeating an option or with commas."""
+    return [name.strip() for one in given or [] for name in one.split(",") if name.strip()]

@@ -12,7 +12,21 @@ class ScoringConfig(BaseModel):
 
     normaliser: str = Field(
         default="auto",
-        description="Text normaliser: auto (by language), whisper-english, whisper-basic, unicode, or none.",
+        description="Text normaliser: auto (by language), or a name that speechtune normalise --list prints.",
+    )
+    variants: dict[str, list[str]] = Field(
+        default_factory=dict,
+        description="Other spellings that count as a word: {form: [spelling, ...]}; applied after the normaliser.",
+    )
+    metrics: list[str] = Field(
+        default_factory=list,
+        description="Metrics beside WER and CER: names that speechtune score --metrics list prints, or all.",
+    )
+    tokenizer: str | None = Field(
+        default=None, description="Directory of a model whose tokenizer counts the token error rate."
+    )
+    workers: int = Field(
+        default=1, ge=1, description="Processes that normalise and count; more than one from 50,000 utterances on."
     )
     slice_by: list[str] = Field(
         default_factory=list,
@@ -25,6 +39,10 @@ class ScoringConfig(BaseModel):
     )
     confidence_level: float = Field(default=0.95, gt=0, lt=1, description="Coverage that the intervals aim at.")
     seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
+    resample_by: str = Field(
+        default="speaker_id",
+        description="Column whose utterances are resampled together, such as session_id, where it has 5 values or more.",
+    )
     terms: list[str] = Field(
         default_factory=list, description="Words or phrases whose recall and precision are reported."
     )

@@ -1,76 +1,50 @@
-"""Text normalisers: what is not an error (case, punctuation, number style) is removed before counting.
+"""The text normalisers by name, and the choice of one for a language.
 
-Normalise raw text exactly once: the Whisper English rules are not idempotent ("oh oh" becomes "00", then "0").
+What is not an error (case, punctuation, number style) is removed before counting. Each normaliser is a pipeline of
+named rules (`speechtune.scoring.normalisation`). Normalise raw text exactly once: the Whisper English rules are not
+idempotent ("oh oh" becomes "00", then "0"). No pipeline corrects what a child said: "goed" and "tooths" stay.
 """
+
+# ruff: noqa: SIM905
 
 from __future__ import annotations
 
 import functools
 import unicodedata
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from speechtune.core.errors import InputError
+from speechtune.corpus.language_codes import UNSPACED, short_code
+from speechtune.scoring.normalisation.hebrew import hebrew
+from speechtune.scoring.normalisation.ipa import ipa
+from speechtune.scoring.normalisation.rules import Normaliser
+from speechtune.scoring.normalisation.scripts import arabic, cjk, indic, italian, latin, unicode_pipeline
+from speechtune.scoring.normalisation.whisper import whisper_basic, whisper_english
 
+__all__ = ["NORMALISERS", "Normaliser", "choose_normaliser", "default_normaliser", "get_normaliser", "language_code"]
 
-@dataclass(frozen=True, slots=True)
-class Normaliser:
-    """A callable ``str -> str`` with a name; runs of white space in the result are one space, ends are bare."""
-
-    name: str
-    apply: Callable[[str], str]
-
-    def __call__(self, text: str) -> str:
-        """The normalised form of a raw text."""
-        return " ".join(self.apply(text).split())
-
-
-def _whisper_english() -> Callable[[str], str]:
-    from whisper_normalizer.english import EnglishTextNormalizer
-
-    return EnglishTextNormalizer()
-
-
-def _whisper_basic() -> Callable[[str], str]:
-    from whisper_normalizer.basic import BasicTextNormalizer
-
-    return BasicTextNormalizer()
-
-
-def unicode_words(text: str) -> str:
-    """NFC, case folded, punctuation and symbols to spaces; combining marks stay, invisible characters go.
-
-    Categories P* and S* become a space; Cf (zero-width joiners, direction marks, soft hyphens) is deleted,
-    because it cannot be heard and is typed or left out at will.
-    """
-    folded = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
-    return "".join(map(_unicode_char, folded))
-
-
-@functools.cache
-def _unicode_char(char: str) -> str:
-    category = unicodedata.category(char)
-    if category == "Cf":
-        return ""
-    return " " if category[0] in "PS" else char
-
-
-NORMALISERS: dict[str, Callable[[], Callable[[str], str]]] = {
-    "whisper-english": _whisper_english,
-    "whisper-basic": _whisper_basic,
-    "unicode": lambda: unicode_words,
-    "none": lambda: str,
+NORMALISERS: dict[str, Callable[[], Normaliser]] = {
+    "whisper-english": whisper_english,
+    "whisper-basic": whisper_basic,
+    "unicode": unicode_pipeline,
+    "hebrew": hebrew,
+    "indic": indic,
+    "arabic": arabic,
+    "latin": latin,
+    "italian": italian,
+    "cjk": cjk,
+    "ipa": ipa,
+    "none": lambda: Normaliser("none", "white space only", ()),
 }
-"""Name to factory. A new normaliser is one line here.
+"""Name to factory. A new normaliser is one function that returns a `Normaliser` and one line here."""
 
-- ``whisper-english``: OpenAI's English rules (Radford et al. 2022, arXiv 2212.04356, appendix C): numbers to
-  digits, contractions and British spellings unified, fillers and bracketed text removed. Package whisper-normalizer.
-- ``whisper-basic``: OpenAI's rules for other languages: lower case, NFKC, bracketed text removed, and every
-  punctuation character, symbol **and combining mark** to a space. It deletes Indic vowel signs and cuts the word
-  there, which lowers error rates of such languages artificially (openai/whisper pull request 2849).
-- ``unicode``: `unicode_words`.
-- ``none``: white space only.
-"""
+_PIPELINES = {
+    **dict.fromkeys("hi mr ne sa bn as gu pa or ta te kn ml si mai bho awa hne kok doi brx mni new".split(), "indic"),
+    **dict.fromkeys("ar fa ur ps sd ug ckb".split(), "arabic"),
+    **dict.fromkeys("fr ca oc".split(), "latin"),
+    **dict.fromkeys("zh yue wuu ja".split(), "cjk"),
+    **{"en": "whisper-english", "he": "hebrew", "it": "italian"},
+}
 
 _BRAHMIC = "vowel signs and viramas are combining marks"
 _POINTED = "vowel points are combining marks; whisper-basic cuts a word at each"
@@ -87,22 +61,10 @@ MARKED_LANGUAGES: dict[str, str] = {
     )
     for code in codes.split()
 }
-"""Languages (ISO 639-1, else 639-3) written with combining marks that survive NFC, and why; they get ``unicode``."""
+"""Languages (ISO 639-1, else 639-3) written with combining marks that survive NFC: never ``whisper-basic``."""
 
-_OTHER_NAMES = """
-en eng english; hi hin hindi; mr mar marathi; ne nep nepali; sa san sanskrit; bn ben bengali; as asm assamese
-gu guj gujarati; pa pan punjabi panjabi; or ori ory odia; ta tam tamil; te tel telugu; kn kan kannada
-ml mal malayalam; si sin sinhala sinhalese; th tha thai; lo lao; km khm khmer; my mya burmese myanmar
-bo bod tibetan; dz dzo; ar ara arb arabic; fa fas pes persian; ur urd urdu; ps pus pashto; sd snd sindhi
-ug uig uyghur; ks kas kashmiri; he iw heb hebrew; yi yid yiddish; dv div; yo yor yoruba; ig ibo igbo
-ln lin lingala; ee ewe; gn grn; zh zho cmn chinese mandarin; yue cantonese; ja jpn japanese
-"""
-_SHORT_CODES = {
-    other: names.split()[0] for names in _OTHER_NAMES.strip().replace("\n", ";").split(";") for other in names.split()
-}
-
-UNSPACED_LANGUAGES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo", "dz"})
-"""Languages whose script does not separate words by spaces: a word error rate says little, read the CER."""
+UNSPACED_LANGUAGES = UNSPACED
+"""Languages whose script does not separate words by spaces."""
 
 
 @functools.cache
@@ -114,29 +76,26 @@ def get_normaliser(name: str) -> Normaliser:
     """
     if name not in NORMALISERS:
         raise InputError(f"there is no normaliser {name!r}: use one of {', '.join(sorted(NORMALISERS))}")
-    return Normaliser(name, NORMALISERS[name]())
+    return NORMALISERS[name]()
 
 
 def language_code(language: str) -> str:
     """The short code of a language tag, ISO 639-3 code or English name: ``en-GB``, ``eng``, ``English`` to ``en``."""
-    name = language.strip().lower()
-    primary = name.replace("_", "-").split("-")[0]
-    return _SHORT_CODES.get(name) or _SHORT_CODES.get(primary, primary)
+    return short_code(language)
 
 
 def default_normaliser(language: str | None, english_only: bool = False) -> str:
     """The name of the normaliser for a language.
 
-    English, and an unknown language where the model is English-only, get ``whisper-english``. Languages in
-    `MARKED_LANGUAGES` get ``unicode``, because ``whisper-basic`` deletes their combining marks. The rest, and an
-    unknown language, get ``whisper-basic``: if the text may hold combining marks, use `choose_normaliser`, which looks.
+    English, and an unknown language where the model is English-only, get ``whisper-english``; languages with a pipeline
+    of their own get it; other languages in `MARKED_LANGUAGES` get ``unicode``, because ``whisper-basic`` deletes their
+    combining marks. The rest, and an unknown language, get ``whisper-basic``: if the text may hold combining marks, use
+    `choose_normaliser`, which looks.
     """
     if language is None:
         return "whisper-english" if english_only else "whisper-basic"
     code = language_code(language)
-    if code == "en":
-        return "whisper-english"
-    return "unicode" if code in MARKED_LANGUAGES else "whisper-basic"
+    return _PIPELINES.get(code) or ("unicode" if code in MARKED_LANGUAGES else "whisper-basic")
 
 
 def choose_normaliser(

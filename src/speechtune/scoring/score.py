@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from speechtune.core.errors import InputError
 from speechtune.core.files import write_jsonl
-from speechtune.core.progress import track
-from speechtune.corpus.table import STANDARD_COLUMNS, Corpus, Utterance
-from speechtune.decoding.transcript import Transcript, read_transcripts
-from speechtune.scoring.alignment import Counts, char_counts, total, word_counts
+from speechtune.corpus.table import Corpus
+from speechtune.decoding.transcript import Transcript
+from speechtune.scoring.alignment import Counts
 from speechtune.scoring.bootstrap import (
     MIN_SPEAKERS,
     Difference,
@@ -22,21 +22,32 @@ from speechtune.scoring.bootstrap import (
     paired_difference,
 )
 from speechtune.scoring.config import ScoringConfig
-from speechtune.scoring.normalisers import UNSPACED_LANGUAGES, choose_normaliser, get_normaliser, language_code
+from speechtune.scoring.counting import Counted, NormaliserSpec, count_texts
+from speechtune.scoring.inputs import ScoringInput, columns_of, corpus_from_lines, load_input, match
+from speechtune.scoring.metrics import Metric, Pairs, as_counts, choose_metrics, compute_metrics
+from speechtune.scoring.normalisers import (
+    UNSPACED_LANGUAGES,
+    choose_normaliser,
+    get_normaliser,
+    language_code,
+)
+from speechtune.scoring.score_text import score_as_text
+from speechtune.scoring.slices import REFERENCE_WORDS, UNKNOWN, block_labels, block_name, labels_of
 from speechtune.scoring.terms import TermScore, term_recall
 
-UNKNOWN = "(unknown)"
-REFERENCE_WORDS = "reference_words"
-"""A column every corpus has for slicing: the number of words of the normalised reference."""
-
-BANDS: dict[str, tuple[float, ...]] = {
-    "duration_s": (2, 5, 10, 30),
-    "snr_db": (0, 5, 10, 20, 30),
-    REFERENCE_WORDS: (1, 2, 6, 11, 21),
-}
-"""Edges of the bands a numeric column is sliced in: below the first, [edge, next edge), from the last on."""
-
-_TEXT_COLUMNS = frozenset({"text", "file_name", "utterance_id"})
+__all__ = [
+    "REFERENCE_WORDS",
+    "UNKNOWN",
+    "Comparison",
+    "Score",
+    "ScoreReport",
+    "SliceScore",
+    "UtteranceScore",
+    "compare",
+    "corpus_from_lines",
+    "score_files",
+    "score_transcripts",
+]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,6 +61,8 @@ class UtteranceScore:
     chars: Counts
     speaker_id: str | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    block: str | None = None
+    """What is resampled as one: the speaker, or the value of the column that ``resample_by`` names."""
 
     def to_row(self) -> dict[str, Any]:
         """The row of the per-utterance file."""
@@ -104,6 +117,8 @@ class Score:
     ``interval`` and ``cer_interval`` are ``None`` where nothing can be resampled (one utterance, no reference words).
     ``empty_references`` counts utterances whose normalised reference has no word, ``insertions_on_empty`` the words
     recognised there: they count as errors. ``missing`` utterances had no transcript and were scored as empty ones.
+    ``variants`` is how many words had other spellings that count as them; ``metrics`` holds what was asked for beside
+    WER and CER.
     """
 
     utterances: list[UtteranceScore]
@@ -118,6 +133,8 @@ class Score:
     insertions_on_empty: int
     missing: int = 0
     notes: list[str] = field(default_factory=list)
+    variants: int = 0
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
     @property
     def wer(self) -> float | None:
@@ -134,9 +151,12 @@ class Score:
         return {
             "wer": self.wer,
             "interval": self.interval.to_json() if self.interval else None,
+            "errors": self.words.errors,
+            "reference_words": self.words.reference_length,
             "cer": self.cer,
             "cer_interval": self.cer_interval.to_json() if self.cer_interval else None,
             "normaliser": self.normaliser,
+            "variants": self.variants,
             "utterances": len(self.utterances),
             "seconds_of_audio": self.seconds_of_audio,
             "words": self.words.to_json(),
@@ -148,11 +168,12 @@ class Score:
                 column: {value: one.to_json() for value, one in parts.items()} for column, parts in self.slices.items()
             },
             "notes": self.notes,
+            **({"metrics": {name: one.to_json() for name, one in self.metrics.items()}} if self.metrics else {}),
         }
 
     def to_text(self, comparison: Comparison | None = None) -> str:
         """Lines for a person: rates in per cent with their counts, notes, and a table for each sliced column."""
-        return _as_text(self, comparison)
+        return score_as_text(self, comparison)
 
     def write_utterances(self, path: Path) -> None:
         """Write one row per utterance (JSONL), in corpus order, atomically."""
@@ -187,6 +208,7 @@ def score_transcripts(
     confidence: ScoringConfig | None = None,
     allow_missing: bool = False,
     language: str | None = None,
+    rows: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Score:
     """Compare transcripts with the texts of a corpus.
 
@@ -195,40 +217,65 @@ def score_transcripts(
         transcripts: one for each utterance, in any order.
         normaliser: a name from `NORMALISERS` or ``auto``; ``None``: as ``confidence`` says.
         slice_by: corpus columns (or ``reference_words``); ``None``: as ``confidence`` says.
-        confidence: normaliser, slices, and how intervals are made; ``None``: the defaults of `ScoringConfig`.
+        confidence: normaliser, spellings, metrics, slices, and how intervals are made; ``None``: the defaults.
         allow_missing: score an utterance without a transcript as an empty one instead of refusing.
         language: the language of utterances whose ``language`` is unknown, for the normaliser ``auto``.
+        rows: what else is known of a transcript (word times, latency), by utterance id, for the metrics.
 
     Raises:
         InputError: the corpus is empty, an utterance has no transcript, a transcript is of no utterance or is given
-            twice, or a column does not exist.
+            twice, or a column, normaliser or metric does not exist.
     """
     config = confidence or ScoringConfig()
     if not corpus.utterances:
         raise InputError(f"{corpus.root} has no utterances: there is nothing to score")
-    hypotheses = _match(corpus, transcripts, allow_missing)
+    wanted = choose_metrics(config.metrics)
+    hypotheses = match(corpus, transcripts, allow_missing)
     name, notes = _resolve(config.normaliser if normaliser is None else normaliser, corpus, language)
-    normalise = get_normaliser(name)
-    rows = []
-    for utterance in track(corpus.utterances, "scoring"):
-        reference = normalise(utterance.text)
-        hypothesis = normalise(hypotheses.get(utterance.utterance_id, ""))
-        rows.append(
-            UtteranceScore(
-                utterance_id=utterance.utterance_id,
-                reference=reference,
-                hypothesis=hypothesis,
-                words=word_counts(reference, hypothesis),
-                chars=char_counts(reference, hypothesis),
-                speaker_id=utterance.speaker_id,
-            )
-        )
+    raw = [hypotheses.get(utterance.utterance_id, "") for utterance in corpus]
+    spec = NormaliserSpec(name, config.variants)
+    counted = count_texts([utterance.text for utterance in corpus], raw, spec, config.workers)
+    scored = _rows(corpus, counted, block_labels(corpus, config.resample_by))
     columns = list(dict.fromkeys(config.slice_by if slice_by is None else slice_by))
-    order = {column: _label(column, corpus, rows) for column in columns}
+    order = {}
+    for column in columns:
+        labels, order[column] = labels_of(column, corpus, [one.words.reference_length for one in scored])
+        for one, label in zip(scored, labels, strict=True):
+            one.columns[column] = label
     missing = len(corpus) - len(hypotheses)
     if missing:
         notes.append(f"{missing} utterances had no transcript and were scored as empty")
-    return _summarise(rows, name, order, config, corpus.seconds_of_audio, missing, notes)
+    score = _summarise(scored, counted, name, order, config, corpus.seconds_of_audio, notes)
+    score.missing = missing
+    if wanted:
+        extras = columns_of(rows or {}, (utterance.utterance_id for utterance in corpus))
+        pairs = Pairs(corpus.utterances, raw, counted, spec, extras, language, config.tokenizer)
+        score.metrics = compute_metrics(wanted, pairs)
+    return score
+
+
+def _rows(corpus: Corpus, counted: Counted, blocks: Sequence[str | None]) -> list[UtteranceScore]:
+    parts = zip(
+        corpus.utterances,
+        blocks,
+        counted.references,
+        counted.hypotheses,
+        counted.words.tolist(),
+        counted.chars.tolist(),
+        strict=True,
+    )
+    return [
+        UtteranceScore(
+            utterance_id=utterance.utterance_id,
+            reference=reference,
+            hypothesis=hypothesis,
+            words=Counts(*words),
+            chars=Counts(*chars),
+            speaker_id=utterance.speaker_id,
+            block=block,
+        )
+        for utterance, block, reference, hypothesis, words, chars in parts
+    ]
 
 
 def compare(a: Score, b: Score, confidence: ScoringConfig | None = None) -> Comparison:
@@ -240,16 +287,7 @@ def compare(a: Score, b: Score, confidence: ScoringConfig | None = None) -> Comp
         InputError: the scores are of different utterances, references or normalisers.
     """
     config = confidence or ScoringConfig()
-    if a.normaliser != b.normaliser:
-        raise InputError(
-            f"the scores used the normalisers {a.normaliser!r} and {b.normaliser!r}: score both with the same one"
-        )
-    others = {one.utterance_id: one for one in b.utterances}
-    if len(a.utterances) != len(b.utterances) or any(
-        one.utterance_id not in others or others[one.utterance_id].reference != one.reference for one in a.utterances
-    ):
-        raise InputError("the two scores are of different utterances or references: score both on the same corpus")
-    pairs = [(one, others[one.utterance_id]) for one in a.utterances]
+    pairs = pairs_of(a, b)
     slices = {
         column: {
             value: _difference([pair for pair in pairs if pair[0].columns.get(column) == value], "words", config)
@@ -259,6 +297,24 @@ def compare(a: Score, b: Score, confidence: ScoringConfig | None = None) -> Comp
         if column in b.slices
     }
     return Comparison(wer=_difference(pairs, "words", config), cer=_difference(pairs, "chars", config), slices=slices)
+
+
+def pairs_of(a: Score, b: Score) -> list[tuple[UtteranceScore, UtteranceScore]]:
+    """The utterances of two scores side by side, in the order of the first.
+
+    Raises:
+        InputError: the scores are of different utterances, references or normalisers.
+    """
+    if a.normaliser != b.normaliser:
+        raise InputError(
+            f"the scores used the normalisers {a.normaliser!r} and {b.normaliser!r}: score both with the same one"
+        )
+    others = {one.utterance_id: one for one in b.utterances}
+    if len(a.utterances) != len(b.utterances) or any(
+        one.utterance_id not in others or others[one.utterance_id].reference != one.reference for one in a.utterances
+    ):
+        raise InputError("the two scores are of different utterances or references: score both on the same corpus")
+    return [(one, others[one.utterance_id]) for one in a.utterances]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -292,33 +348,33 @@ def score_files(
     split: str | None = None,
     allow_missing: bool = False,
 ) -> ScoreReport:
-    """Score a transcript file against a corpus directory, or one text file against another line by line.
+    """Score a transcript file against a corpus directory or a file of references.
+
+    Files are JSONL with ``utterance_id`` and ``text`` (or ``orthographic_text``, or ``phonetic_text`` on both sides,
+    which is scored as IPA), or plain text compared line by line.
 
     With ``split``, transcripts of utterances in other splits are left aside and counted in the notes.
 
     Raises:
-        InputError: as `score_transcripts`, `corpus_from_lines` and `read_transcripts`.
+        InputError: as `score_transcripts` and `load_input`.
     """
     config = config or ScoringConfig()
-    part, hypotheses, aside = _load(corpus, transcripts, split)
-    score = score_transcripts(part, hypotheses, confidence=config, allow_missing=allow_missing)
-    if aside:
-        score.notes.append(f"{aside} transcripts of other splits were left aside")
+    loaded = load_input(corpus, transcripts, split)
+    if loaded.phonetic and config.normaliser == "auto":
+        config = config.model_copy(update={"normaliser": "ipa"})
+    score = _score_input(loaded, config, allow_missing)
+    if loaded.aside:
+        score.notes.append(f"{loaded.aside} transcripts of other splits were left aside")
     report = ScoreReport(score=score)
     if against:
-        report.baseline = score_transcripts(
-            part,
-            _load(corpus, against, split)[1],
-            normaliser=score.normaliser,
-            confidence=config,
-            allow_missing=allow_missing,
-        )
+        other = load_input(corpus, against, split)
+        report.baseline = _score_input(other, config.model_copy(update={"normaliser": score.normaliser}), allow_missing)
         report.comparison = compare(report.baseline, score, config)
     if config.terms:
-        texts = {one.utterance_id: one.text for one in hypotheses}
+        texts = {one.utterance_id: one.text for one in loaded.transcripts}
         report.terms = term_recall(
-            [utterance.text for utterance in part],
-            [texts.get(utterance.utterance_id, "") for utterance in part],
+            [utterance.text for utterance in loaded.corpus],
+            [texts.get(utterance.utterance_id, "") for utterance in loaded.corpus],
             config.terms,
             config.term_variants,
             score.normaliser,
@@ -326,78 +382,10 @@ def score_files(
     return report
 
 
-def _load(corpus: Path, transcripts: Path, split: str | None) -> tuple[Corpus, list[Transcript], int]:
-    """The utterances to score, their transcripts, and how many transcripts belong to other splits."""
-    if corpus.is_file():
-        if split:
-            raise InputError(f"{corpus} is a text file and has no split {split!r}: leave --split out")
-        return *corpus_from_lines(corpus, transcripts), 0
-    if transcripts.is_dir():
-        raise InputError(f"{transcripts} is a directory: give the file of transcripts in it (JSONL)")
-    whole = Corpus.load(corpus)
-    rows = read_transcripts(transcripts)
-    if not split:
-        return whole, rows, 0
-    part = whole.split(split)
-    others = {one.utterance_id for one in whole} - {one.utterance_id for one in part}
-    kept = [one for one in rows if one.utterance_id not in others]
-    return part, kept, len(rows) - len(kept)
-
-
-def corpus_from_lines(reference: Path, hypothesis: Path) -> tuple[Corpus, list[Transcript]]:
-    """Two text files, one utterance a line, as a corpus without audio and its transcripts.
-
-    Every line counts, blank ones and those of one character included.
-
-    Raises:
-        InputError: a file is missing or not UTF-8, or the files have different numbers of lines.
-    """
-    ref_lines, hyp_lines = _read_lines(reference), _read_lines(hypothesis)
-    if len(ref_lines) != len(hyp_lines):
-        raise InputError(
-            f"{reference} has {len(ref_lines)} lines but {hypothesis} has {len(hyp_lines)}: "
-            "give both one line for each utterance"
-        )
-    ids = [f"line {number}" for number in range(1, len(ref_lines) + 1)]
-    utterances = [
-        Utterance(utterance_id=name, file_name="", text=text, duration_s=0.0)
-        for name, text in zip(ids, ref_lines, strict=True)
-    ]
-    transcripts = [Transcript(utterance_id=name, text=text) for name, text in zip(ids, hyp_lines, strict=True)]
-    return Corpus(reference, utterances), transcripts
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist: check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a directory: give a text file with one utterance a line") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def _match(corpus: Corpus, transcripts: Sequence[Transcript], allow_missing: bool) -> dict[str, str]:
-    hypotheses = {one.utterance_id: one.text for one in transcripts}
-    if len(hypotheses) != len(transcripts):
-        twice = next(name for name in hypotheses if sum(one.utterance_id == name for one in transcripts) > 1)
-        raise InputError(f"the transcripts hold {twice!r} more than once: keep one of them")
-    ids = {utterance.utterance_id for utterance in corpus}
-    unknown = [name for name in hypotheses if name not in ids]
-    if unknown:
-        raise InputError(
-            f"{len(unknown)} transcripts are of no utterance in {corpus.root}, first {unknown[0]!r}: "
-            "check that they were made from this corpus"
-        )
-    missing = [utterance.utterance_id for utterance in corpus if utterance.utterance_id not in hypotheses]
-    if missing and not allow_missing:
-        raise InputError(
-            f"{len(missing)} of {len(ids)} utterances of {corpus.root} have no transcript, first {missing[0]!r}: "
-            "transcribe them, or add --allow-missing to score them as empty"
-        )
-    return hypotheses
+def _score_input(loaded: ScoringInput, config: ScoringConfig, allow_missing: bool) -> Score:
+    return score_transcripts(
+        loaded.corpus, loaded.transcripts, confidence=config, allow_missing=allow_missing, rows=loaded.rows
+    )
 
 
 def _resolve(name: str, corpus: Corpus, language: str | None) -> tuple[str, list[str]]:
@@ -407,7 +395,7 @@ def _resolve(name: str, corpus: Corpus, language: str | None) -> tuple[str, list
         name, reason = choose_normaliser(languages, (utterance.text for utterance in corpus))
         notes.append(f"normaliser {name} ({reason})")
     unspaced = sorted({language_code(one) for one in languages if one} & UNSPACED_LANGUAGES)
-    if unspaced:
+    if unspaced and not get_normaliser(name).characters_are_words:
         notes.append(f"words are not separated by spaces in {', '.join(unspaced)}: read the CER, not the WER")
     speakers = {utterance.speaker_id for utterance in corpus} - {None}
     if len(speakers) < MIN_SPEAKERS:
@@ -419,53 +407,55 @@ def _resolve(name: str, corpus: Corpus, language: str | None) -> tuple[str, list
 
 def _summarise(
     rows: list[UtteranceScore],
+    counted: Counted,
     normaliser: str,
     order: dict[str, list[str]],
     config: ScoringConfig,
     seconds_of_audio: float,
-    missing: int,
     notes: list[str],
 ) -> Score:
-    empty = [row for row in rows if not row.words.reference_length]
+    blocks = [row.block for row in rows]
     slices: dict[str, dict[str, SliceScore]] = {}
     for column, values in order.items():
-        parts: dict[str, list[UtteranceScore]] = {value: [] for value in values}
-        for row in rows:
-            parts[row.columns[column]].append(row)
+        places: dict[str, list[int]] = {value: [] for value in values}
+        for place, row in enumerate(rows):
+            places[row.columns[column]].append(place)
         slices[column] = {
             value: SliceScore(
-                counts=total(row.words for row in part),
-                chars=total(row.chars for row in part),
+                counts=as_counts(counted.words[part]),
+                chars=as_counts(counted.chars[part]),
                 utterances=len(part),
-                interval=_interval(part, "words", config),
+                interval=_interval(counted.words[part], [blocks[place] for place in part], config),
             )
-            for value, part in parts.items()
+            for value, part in places.items()
         }
+    empty = counted.words[:, :3].sum(axis=1) == 0
     return Score(
         utterances=rows,
         normaliser=normaliser,
-        words=total(row.words for row in rows),
-        chars=total(row.chars for row in rows),
-        interval=_interval(rows, "words", config),
-        cer_interval=_interval(rows, "chars", config),
+        words=as_counts(counted.words),
+        chars=as_counts(counted.chars),
+        interval=_interval(counted.words, blocks, config),
+        cer_interval=_interval(counted.chars, blocks, config),
         slices=slices,
         seconds_of_audio=seconds_of_audio,
-        empty_references=len(empty),
-        insertions_on_empty=sum(row.words.insertions for row in empty),
-        missing=missing,
+        empty_references=int(empty.sum()),
+        insertions_on_empty=int(counted.words[empty, 3].sum()),
         notes=notes,
+        variants=len(config.variants),
     )
 
 
-def _interval(rows: Sequence[UtteranceScore], kind: str, config: ScoringConfig) -> Interval | None:
-    counts: list[Counts] = [getattr(row, kind) for row in rows]
+def _interval(counts: np.ndarray, blocks: Sequence[str | None], config: ScoringConfig) -> Interval | None:
+    """The interval of errors / reference units of counts with shape [utterances, 4]."""
     return bootstrap_interval(
-        [one.errors for one in counts],
-        [one.reference_length for one in counts],
-        [row.speaker_id for row in rows],
+        counts[:, 1:].sum(axis=1),
+        counts[:, :3].sum(axis=1),
+        blocks,
         config.resamples,
         config.confidence_level,
         config.seed,
+        block_name(config.resample_by),
     )
 
 
@@ -475,107 +465,9 @@ def _difference(pairs: Sequence[tuple[UtteranceScore, UtteranceScore]], kind: st
         [a.errors for a, _ in counts],
         [b.errors for _, b in counts],
         [a.reference_length for a, _ in counts],
-        [a.speaker_id for a, _ in pairs],
+        [a.block for a, _ in pairs],
         config.resamples,
         config.confidence_level,
         config.seed,
+        block_name(config.resample_by),
     )
-
-
-def _label(column: str, corpus: Corpus, rows: list[UtteranceScore]) -> list[str]:
-    """Store each row's label in a column; return the labels in the order in which they are shown."""
-    if column == REFERENCE_WORDS:
-        values: list[Any] = [row.words.reference_length for row in rows]
-    else:
-        values = [utterance.column(column) for utterance in corpus]
-    if all(value is None for value in values):
-        columns = [*STANDARD_COLUMNS, *sorted({name for utterance in corpus for name in utterance.extra})]
-        known = [name for name in columns if any(utterance.column(name) is not None for utterance in corpus)]
-        known = [name for name in known if name not in _TEXT_COLUMNS] + [REFERENCE_WORDS]
-        raise InputError(f"no utterance of {corpus.root} has a {column!r}: slice by one of {', '.join(known)}")
-    labeller, order = _labeller(column, [value for value in values if value is not None])
-    labels = [UNKNOWN if value is None else labeller(value) for value in values]
-    for row, label in zip(rows, labels, strict=True):
-        row.columns[column] = label
-    present = set(labels)
-    return [label for label in order if label in present] + ([UNKNOWN] if UNKNOWN in present else [])
-
-
-def _labeller(column: str, values: list[Any]) -> tuple[Callable[[Any], str], list[str]]:
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    if len(numbers) == len(values) and (column in BANDS or any(value != int(value) for value in numbers)):
-        edges = BANDS.get(column) or _quartiles(numbers)
-        names = _band_names(edges)
-        return lambda value: names[sum(value >= edge for edge in edges)], names
-    return _plain_label, sorted({_plain_label(value) for value in values}, key=_natural)
-
-
-def _quartiles(numbers: list[float]) -> tuple[float, ...]:
-    import numpy as np
-
-    return tuple(sorted({float(f"{edge:.3g}") for edge in np.quantile(numbers, [0.25, 0.5, 0.75])}))
-
-
-def _band_names(edges: Sequence[float]) -> list[str]:
-    middle = [f"{low:g}-{high:g}" for low, high in pairwise(edges)]
-    return [f"<{edges[0]:g}", *middle, f">={edges[-1]:g}"]
-
-
-def _plain_label(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _natural(label: str) -> tuple[int, float, str]:
-    try:
-        return 0, float(label), label
-    except ValueError:
-        return 1, 0.0, label
-
-
-def _as_text(score: Score, comparison: Comparison | None) -> str:
-    lines = [
-        _rate_line("WER", score.words, score.interval),
-        _rate_line("CER", score.chars, score.cer_interval),
-        f"{len(score.utterances)} utterances, {score.seconds_of_audio:.0f} s of audio, "
-        f"{score.empty_references} empty references with {score.insertions_on_empty} words inserted",
-    ]
-    lines += [f"note: {note}" for note in score.notes]
-    if comparison:
-        lines += [_difference_line("WER", comparison.wer), _difference_line("CER", comparison.cer)]
-    for column, parts in score.slices.items():
-        lines += ["", *_table(column, parts, (comparison.slices.get(column) if comparison else None) or {})]
-    return "\n".join(lines)
-
-
-def _rate_line(name: str, counts: Counts, interval: Interval | None) -> str:
-    sure = f" [{_percent(interval.low)}, {_percent(interval.high)}]" if interval else ""
-    how = f", {interval.level:g} interval over {interval.units} {interval.unit}s" if interval else ""
-    return (
-        f"{name} {_percent(counts.rate)} %{sure} = {counts.errors} errors / {counts.reference_length} "
-        f"({counts.substitutions} sub, {counts.deletions} del, {counts.insertions} ins){how}"
-    )
-
-
-def _difference_line(name: str, one: Difference) -> str:
-    sure = f" [{_signed(one.interval.low)}, {_signed(one.interval.high)}]" if one.interval else ""
-    chance = "" if one.p_value is None else f", p = {one.p_value:.3g}"
-    return f"{name} difference from the baseline {_signed(one.difference)} points{sure}{chance} (negative: better)"
-
-
-def _table(column: str, parts: dict[str, SliceScore], differences: dict[str, Difference]) -> Iterable[str]:
-    width = max(len(column), *(len(value) for value in parts))
-    head = f"{column:<{width}}  utterances   words   WER %          interval"
-    yield head + ("   difference" if differences else "")
-    for value, one in parts.items():
-        sure = f"[{_percent(one.interval.low)}, {_percent(one.interval.high)}]" if one.interval else "-"
-        line = f"{value:<{width}}  {one.utterances:>10}  {one.counts.reference_length:>6}  {_percent(one.wer):>6}"
-        change = differences.get(value)
-        yield f"{line}  {sure:>16}" + (f"   {_signed(change.difference):>10}" if change else "")
-
-
-def _percent(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:.2f}"
-
-
-def _signed(rate: float | None) -> str:
-    return "-" if rate is None else f"{100 * rate:+.2f}"

@@ -18,13 +18,17 @@ NOTHING = "(nothing)"
 
 @dataclass(slots=True)
 class TermCounts:
-    """One term: how often it was said, recognised where it was said, and recognised where it was not."""
+    """One term: how often it was said, recognised where it was said, and recognised where it was not.
+
+    ``confusions`` counts what was recognised instead of it, ``mistaken`` what was said where it was recognised wrongly.
+    """
 
     term: str
     reference: int = 0
     hits: int = 0
     false_alarms: int = 0
     confusions: Counter[str] = field(default_factory=Counter)
+    mistaken: Counter[str] = field(default_factory=Counter)
 
     @property
     def recall(self) -> float | None:
@@ -38,7 +42,6 @@ class TermCounts:
 
     def to_json(self, top: int = 5) -> dict[str, Any]:
         """Counts, rates and the most frequent confusions, JSON-ready."""
-        ranked = sorted(self.confusions.items(), key=lambda item: (-item[1], item[0]))[:top]
         return {
             "term": self.term,
             "reference": self.reference,
@@ -46,8 +49,14 @@ class TermCounts:
             "false_alarms": self.false_alarms,
             "recall": self.recall,
             "precision": self.precision,
-            "recognised_as": [{"text": text, "count": number} for text, number in ranked],
+            "recognised_as": _ranked(self.confusions, top),
+            "recognised_for": _ranked(self.mistaken, top),
         }
+
+
+def _ranked(counts: Counter[str], top: int) -> list[dict[str, Any]]:
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:top]
+    return [{"text": text, "count": number} for text, number in ranked]
 
 
 @dataclass(slots=True)
@@ -153,6 +162,10 @@ def term_recall(
                 edits = edits or align(reference, hypothesis)
                 wrong = [heard for span in spans if not finder.spells(index, heard := _heard(edits, *span))]
                 one.confusions.update(" ".join(heard) or NOTHING for heard in wrong[: len(spans) - count])
+            elif count > len(spans):
+                back = align(hypothesis, reference)
+                wrong = [meant for span in recognised[index] if not finder.spells(index, meant := _heard(back, *span))]
+                one.mistaken.update(" ".join(meant) or NOTHING for meant in wrong[: count - len(spans)])
     return score
 
 

@@ -1,0 +1,1 @@
+"""Text normalisers as pipelines of named rules; `speechtune.scoring.normalisers` names and chooses them."""

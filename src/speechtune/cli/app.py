@@ -22,13 +22,16 @@ VERBS = {
     "augment": "augment",
     "synthesise": "synthesise",
     "train": "train",
+    "soup": "soup",
+    "upload": "upload",
     "transcribe": "transcribe",
     "score": "score",
+    "normalise": "normalise",
     "evaluate": "evaluate",
     "report": "report",
     "demo": "demo",
 }
-GROUPS = {"corrections": "corrections", "models": "models", "recipe": "recipe"}
+GROUPS = {"corrections": "corrections", "lm": "lm", "models": "models", "recipe": "recipe"}
 
 
 def build() -> typer.Typer:

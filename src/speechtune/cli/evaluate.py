@@ -14,6 +14,9 @@ from speechtune.cli.common import Json, Outcome, Quiet, verb
 def command(
     model: Annotated[str, typer.Argument(help="A run, a model directory, or a catalogue name.")],
     corpus: Annotated[Path, typer.Argument(help="A speechtune corpus.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, as in decoding.search.n_best=8.")
+    ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only this split.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Keep transcripts and score in this directory.")
@@ -24,6 +27,9 @@ def command(
     slice_by: Annotated[list[str] | None, typer.Option("--slice-by", help="Column to report by; repeatable.")] = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Clips decoded together.")] = 16,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Hypotheses of the beam search; 1: greedy.")] = 1,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", help="YAML with a decoding: block, as speechtune lm tune writes.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Outcome:
@@ -34,6 +40,14 @@ def command(
 
     whole = Corpus.load(corpus)
     chosen = whole.split(split) if split else whole
-    opened = open_model(model, language=language, context=context, batch_size=batch_size, beams=beams)
+    opened = open_model(
+        model,
+        language=language,
+        context=context,
+        batch_size=batch_size,
+        beams=beams,
+        settings=settings,
+        overrides=overrides or [],
+    )
     score = evaluate(opened, chosen, normaliser=normaliser, slice_by=slice_by or [], out=out)
     return {"model": str(opened.path), "context": opened.decoding.context, **score.to_json()}, score.to_text()

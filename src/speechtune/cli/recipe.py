@@ -35,15 +35,24 @@ def _explain(
 def _check(
     recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, as in training.epochs=3.")] = None,
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="Load the model and show what is trained, part by part, at which rate.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Outcome:
-    """Validate a recipe and print it with every default filled in."""
+    """Validate a recipe and print it with every default filled in, or with --parameters what it trains."""
     import yaml
 
     from speechtune.training.recipe import load_recipe
 
-    checked = load_recipe(recipe, overrides or []).model_dump()
+    loaded = load_recipe(recipe, overrides or [])
+    if parameters:
+        from speechtune.training.what_is_trained import preview
+
+        plan = preview(loaded)
+        return plan.to_json(), str(plan)
+    checked = loaded.model_dump()
     return checked, yaml.safe_dump(checked, sort_keys=False, allow_unicode=True).rstrip()
 
 

@@ -17,6 +17,7 @@ def command(
     *,
     out: Out,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
+    live: Annotated[bool, typer.Option("--live", help="Show curves, findings and sample transcripts.")] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="The same as training.seed=N.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -27,13 +28,21 @@ def command(
     settings = [*(overrides or []), *([f"training.seed={seed}"] if seed is not None else [])]
     checked = load_recipe(recipe, settings)
 
+    from speechtune.training.monitor.live import set_live
     from speechtune.training.run import train
 
+    set_live(live)
     run = train(checked, out, resume=resume)
     if not run.summary:
         return {}, ""  # a helper process under torchrun: the main one speaks
 
     from speechtune.report.run_report import write_report
+
+    if "adapters" in run.summary:  # several adapters: each has a run of its own below parts/
+        own = run.summary["adapters"].values()
+        pages = [str(write_report(Path(one["run"]))) for one in own]
+        rows = [line for one in own for line in [f"adapter: {one['directory']}", *table(one)]]
+        return {**run.summary, "reports": pages}, "\n".join(rows)
 
     page = write_report(run.directory)
     lines = [*table(run.summary), f"model: {run.summary['model']}", f"report: {page}"]

@@ -21,6 +21,11 @@ def set_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+def is_quiet() -> bool:
+    """Whether `set_quiet` has silenced this process."""
+    return _quiet
+
+
 def note(message: str) -> None:
     """Tell the user one thing, on stderr, unless ``--quiet`` was given."""
     if not _quiet:

@@ -9,6 +9,7 @@ import numpy as np
 from speechtune.core.progress import track
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.searching import Searcher
 from speechtune.decoding.transcript import Transcript
 from speechtune.models.family import Family
 
@@ -38,18 +39,13 @@ def transcribe(
     was_training = family.model.training
     family.model.eval()
     found: dict[str, Transcript] = {}
+    searcher = Searcher(family, config)
     batches = plan_batches(family, utterances, config)
     try:
         for batch, n_frames in track(batches, title):
             waveforms = [load(utterance) for utterance in batch]
-            hypotheses = family.generate(waveforms, n_frames, config.max_new_tokens, config.beams)
-            for utterance, hypothesis in zip(batch, hypotheses, strict=True):
-                found[utterance.utterance_id] = Transcript(
-                    utterance_id=utterance.utterance_id,
-                    text=hypothesis.text,
-                    log_prob=round(hypothesis.log_prob, 4),
-                    flags=["truncated"] if hypothesis.truncated else [],
-                )
+            names = [utterance.utterance_id for utterance in batch]
+            found.update(zip(names, searcher.transcripts(names, waveforms, n_frames), strict=True))
     finally:
         family.model.train(was_training)
     return [found[utterance.utterance_id] for utterance in utterances]

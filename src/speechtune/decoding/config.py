@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from speechtune.decoding.guards_config import GuardsConfig
+from speechtune.decoding.long_config import LongFormConfig, LongMode
+from speechtune.decoding.search_blocks import BoostConfig, FallbackConfig, LmConfig
 from speechtune.models.config import Context
+from speechtune.models.search_config import SearchConfig
 
 
 class DecodingConfig(BaseModel):
@@ -30,3 +34,18 @@ class DecodingConfig(BaseModel):
     max_new_tokens: int = Field(
         224, ge=1, description="Token limit of one clip (Whisper's own limit: half its text context)."
     )
+    search: SearchConfig = Field(
+        default_factory=SearchConfig, description="N-best, penalties, sampling, prompt, prefix, suppressed tokens."
+    )
+    fallback: FallbackConfig = Field(
+        default_factory=FallbackConfig, description="Decoding again, hotter, what looks wrong."
+    )
+    boost: BoostConfig = Field(default_factory=BoostConfig, description="Terms that the search prefers.")
+    lm: LmConfig = Field(default_factory=LmConfig, description="A language model in the search or over its N-best.")
+    long: LongMode = Field(
+        "vad",
+        description="Recordings longer than the window: vad cuts in pauses, chunks decodes overlapping windows and "
+        "merges them, sequential is Whisper's own way (timestamps, previous text).",
+    )
+    long_form: LongFormConfig = Field(default_factory=LongFormConfig, description="Details of decoding.long.")
+    guards: GuardsConfig = Field(default_factory=GuardsConfig, description="What is done about invented text.")

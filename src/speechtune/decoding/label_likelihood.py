@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from speechtune.core.errors import InputError
 from speechtune.models.family import Example, Family
 
 _ROUND = 4
@@ -65,7 +66,14 @@ def label_likelihoods(
 
     Returns:
         For every recording one entry a text; ``None`` where the text has more tokens than the model takes.
+
+    Raises:
+        InputError: the model has no decoder.
     """
+    if not any(part.side == "decoder" for part in family.parts()):
+        raise InputError(
+            f"a {family.name} model gives no probability to each token of a text: judge labels with a Whisper model"
+        )
     rows: list[tuple[int, int, list[int], int]] = []  # recording, text, tokens, how many of them are prompt
     for recording, own in enumerate(texts):
         for place, text in enumerate(own):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from speechtune.core.config import load_config
 from speechtune.core.errors import InputError
 from speechtune.core.progress import note
 from speechtune.corpus.table import METADATA, Corpus, Utterance
@@ -26,29 +30,53 @@ class OpenedModel:
     decoding: DecodingConfig
 
 
+class _Settings(BaseModel):
+    """What a settings file and overrides may say."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decoding: DecodingConfig = Field(default_factory=DecodingConfig)
+
+
 def open_model(
-    name: str, *, language: str | None = None, context: str | None = None, batch_size: int = 16, beams: int = 1
+    name: str,
+    *,
+    language: str | None = None,
+    context: str | None = None,
+    batch_size: int = 16,
+    beams: int = 1,
+    settings: Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> OpenedModel:
     """Load a run's model, a model directory, or a catalogue model.
 
     Without ``context``: ``fit`` where the model was trained for it (``speechtune.json`` beside its
-    weights says so), else ``full``. Without ``language``: the one the run was trained with.
+    weights says so), else ``full``. Without ``language``: the one the run was trained with. ``settings`` is a YAML
+    file with a ``decoding`` block, ``overrides`` are ``decoding.key=value``; what they set wins over the arguments.
 
     Raises:
-        InputError: no such model, or an unknown context.
+        InputError: no such model, an unknown context, or settings that are wrong.
     """
+    decoding = load_config(_Settings, settings, overrides).decoding
+    given = decoding.model_fields_set
     path = Path(name) / "model" if (Path(name) / "recipe.yaml").is_file() else resolve_model(name)
+    if not path.is_dir() and (Path(name) / "adapters").is_dir():
+        names = ", ".join(sorted(one.name for one in (Path(name) / "adapters").iterdir() if one.is_dir()))
+        raise InputError(f"{name} holds several adapters ({names}): give one of them, as in {name}/adapters/NAME")
     if not path.is_dir():
         raise InputError(f"{name} holds no finished model: wait for the run, or continue it with --resume")
     trained = trained_for(path)
-    contexts = trained.get("audio_contexts", ["full"])
-    chosen = context or ("fit" if "fit" in contexts else "full")
+    family = load_family(path, language=language or trained.get("language"))
+    contexts = trained.get("audio_contexts", list(family.contexts[-1:]))
+    chosen = (decoding.context if "context" in given else context) or ("fit" if "fit" in contexts else "full")
     if chosen not in ("fit", "full"):
         raise InputError(f"--context {chosen!r} is unknown: use fit or full")
+    if chosen not in family.contexts:
+        raise InputError(f"{name} has no padded window to decode at, so --context {chosen} means nothing: leave it out")
     if chosen not in contexts:
         note(f"warning: {name} was not trained at {chosen} context; expect many errors (trained for: {contexts})")
-    family = load_family(path, language=language or trained.get("language"))
-    return OpenedModel(path, family, DecodingConfig(context=chosen, batch_size=batch_size, beams=beams))
+    rest = {"context": chosen, "batch_size": batch_size, "beams": beams}
+    return OpenedModel(path, family, decoding.model_copy(update={k: v for k, v in rest.items() if k not in given}))
 
 
 def trained_for(path: Path) -> dict[str, Any]:

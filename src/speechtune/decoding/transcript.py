@@ -16,6 +16,8 @@ class Transcript:
 
     ``log_prob`` is the mean natural-log probability of the generated tokens; ``flags`` names what a
     reader should know (``"truncated"``: the token limit was hit before end-of-text).
+    ``segments``: the parts of a long recording, with ``start_s``, ``end_s``, ``text`` and what is known of each.
+    ``interventions``: what a guard changed: ``guard``, ``action``, ``before``.
     """
 
     utterance_id: str
@@ -25,6 +27,8 @@ class Transcript:
     no_speech_prob: float | None = None
     nbest: list[dict[str, Any]] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    segments: list[dict[str, Any]] = field(default_factory=list)
+    interventions: list[dict[str, Any]] = field(default_factory=list)
 
 
 def write_transcripts(path: Path, transcripts: list[Transcript]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from speechtune.core.errors import InputError, SpeechtuneError
 from speechtune.core.files import read_json, sha256
+from speechtune.models.ctc_config import CTC_TYPES
 from speechtune.models.importers.ctranslate2 import read_ctranslate2
 
 MARK = "speechtune_model.json"
@@ -38,7 +39,7 @@ def is_ctranslate2(directory: Path) -> bool:
 
 
 def check_loads(directory: Path) -> str:
-    """Load a Whisper directory with Transformers alone; other model types are only identified.
+    """Load a Whisper directory with Transformers alone, a CTC model as its family does; others are only identified.
 
     Returns:
         The model type of its configuration (``whisper``, ``wav2vec2``, …).
@@ -47,6 +48,8 @@ def check_loads(directory: Path) -> str:
         InputError: Transformers cannot load it, or a tensor is missing or has a wrong shape.
     """
     model_type = str(read_json(directory / "config.json").get("model_type", ""))
+    if model_type in CTC_TYPES:
+        _check_ctc(directory)
     if model_type != "whisper":
         return model_type
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
@@ -67,6 +70,19 @@ def check_loads(directory: Path) -> str:
             f"{directory} lacks {len(absent)} tensors of a Whisper model ({absent[0]}, …): obtain it again"
         )
     return model_type
+
+
+def _check_ctc(directory: Path) -> None:
+    from speechtune.models.ctc import CtcFamily
+
+    with _Silence():
+        try:
+            CtcFamily.load(directory)
+        except InputError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"Transformers cannot load {directory} ({reason}): obtain the model again") from error
 
 
 def check_exact(original: Path, converted: Path) -> tuple[bool, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,8 @@ import torch
 from speechtune.audio.augment import MaskDraw
 from speechtune.core.errors import InputError
 from speechtune.models.config import Context
+from speechtune.models.ctc_config import CTC_TYPES, CtcConfig
+from speechtune.models.trainable import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +34,39 @@ class Example:
 
     ``waveform``: float32 mono 16 kHz. ``tokens``: prompt, text and end token. The first
     ``prompt_tokens`` of them are given, never trained. ``masks``: the SpecAugment stripes of its features.
+    ``inputs`` and ``targets`` (one entry fewer than ``tokens``) say what a decoder is fed and what it learns at each
+    position where that is not the tokens without their last and, after the prompt, without their first; only a
+    family with a ``label_format`` is given them.
     """
 
     waveform: np.ndarray
     tokens: list[int]
     prompt_tokens: int
     masks: MaskDraw | None = None
+    inputs: list[int] | None = None
+    targets: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """One decoded text: token ids without prompt and end, mean log-probability, whether the limit cut it."""
+    """One decoded text: token ids without prompt and end, mean log-probability, whether the limit cut it.
+
+    ``token_log_probs``: one for each token, where the family knows them. ``sum_log_prob``: over the tokens and the
+    end. ``no_speech_prob``: that nobody speaks. ``nbest``: all hypotheses of the clip, best first, where kept.
+    """
 
     text: str
     tokens: list[int]
     log_prob: float
     truncated: bool
+    token_log_probs: list[float] | None = None
+    sum_log_prob: float | None = None
+    no_speech_prob: float | None = None
+    nbest: tuple[Hypothesis, ...] = ()
+
+    def with_nbest(self, nbest: Sequence[Hypothesis]) -> Hypothesis:
+        """The same hypothesis with the list that it comes from."""
+        return replace(self, nbest=tuple(nbest))
 
 
 class Family(Protocol):
@@ -58,6 +77,17 @@ class Family(Protocol):
     limits: Limits
     mel_bins: int
     language: str | None
+    contexts: tuple[Context, ...]
+    """The audio contexts it knows; only ``fit`` for a model without a fixed window."""
+
+    def prepare(self, settings: CtcConfig, texts: Sequence[str], seed: int) -> None:
+        """Make it ready to be trained on these texts (a CTC model: vocabulary and head); nothing for most."""
+
+    def written(self, text: str) -> str:
+        """What reading a label back gives: the text, in the case and characters of the model's vocabulary."""
+
+    def refusal(self, duration_s: float, tokens: Sequence[int]) -> str | None:
+        """Why the label cannot be learnt from so much audio, beyond `limits`; ``None`` if it can."""
 
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Token ids of a training label (prompt + text + end), and how many of them are prompt."""
@@ -81,10 +111,17 @@ class Family(Protocol):
         """Decode a batch at one audio context: greedily, or by beam search with ``beams`` hypotheses a clip."""
 
     def adapter_targets(self, roles: Sequence[str]) -> list[str]:
-        """The names of the linear layers that play the given roles."""
+        """The names of the linear layers that play the given roles (``attention``, ``mlp``, ``encoder_mlp``, …).
+
+        Raises:
+            InputError: a role is unknown; the sentence names those there are.
+        """
+
+    def parts(self) -> list[Part]:
+        """Every weight's part, from the sound to the text: what freezing and learning rates go by."""
 
     def part(self, name: str) -> torch.nn.Module:
-        """A named part (``encoder``, ``decoder``) for freezing and learning rates."""
+        """The module of a side (``encoder``, ``decoder``)."""
 
     def regularise(self, dropout: float | None, label_smoothing: float) -> None:
         """Set what is active in training mode only: dropout of the blocks (``None``: as loaded), label smoothing."""
@@ -98,7 +135,11 @@ def pick_device() -> str:
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
 
 
-FAMILIES = {"whisper": "speechtune.models.whisper:WhisperFamily"}
+FAMILIES = {
+    "whisper": "speechtune.models.whisper:WhisperFamily",
+    **dict.fromkeys(("ctc", *CTC_TYPES), "speechtune.models.ctc:CtcFamily"),
+}
+"""The class of each ``model_type``."""
 
 
 def load_family(
@@ -106,11 +147,16 @@ def load_family(
 ) -> Family:
     """Load a model directory with the family that fits its ``config.json``, on `pick_device` unless told otherwise.
 
-    Weights are float32 on every device: mixed precision is the business of autocast.
+    Weights are float32 on every device: mixed precision is the business of autocast. An adapter directory is loaded
+    with its base, merged.
 
     Raises:
         InputError: not a model directory, or an architecture no family covers.
     """
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        from speechtune.models.adapters import load_adapted
+
+        return load_adapted(path, language=language, device=device)
     name = family or family_of(path)
     if name not in FAMILIES:
         raise InputError(f"{path} is of family {name!r}, which is not known here: use one of {', '.join(FAMILIES)}")

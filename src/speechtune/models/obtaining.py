@@ -28,7 +28,11 @@ from speechtune.models.checking import (
     is_intact,
     is_transformers,
 )
+from speechtune.models.ctc_config import CTC_TYPES
 from speechtune.models.importers.ctranslate2_whisper import ctranslate2_to_transformers
+
+LOADED = frozenset({"whisper", *CTC_TYPES})
+"""The model types that `check_loads` really loads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,7 @@ def _get_from_hub(model: hub.HubModel, out: Path | None, overwrite: bool) -> Obt
         if is_ctranslate2(path):
             return _convert_once(path, models_home() / model.folder, overwrite, str(model))
         family = check_loads(path)
-        checked = "loads with Transformers" if family == "whisper" else "complete"
+        checked = "loads with Transformers" if family in LOADED else "complete"
         return Obtained(str(model), path, family, str(model), None, checked, already_there=present is not None)
     with new_directory(out, overwrite) as draft:
         path = hub.download(model, draft / "download")
@@ -181,8 +185,8 @@ def _get_from_hub(model: hub.HubModel, out: Path | None, overwrite: bool) -> Obt
             if file.is_file():
                 file.rename(draft / file.name)
         shutil.rmtree(path)
-        card = {"name": str(model), "family": family, "source": str(model), "verified": family == "whisper"}
-        _finish(draft, card, "loads with Transformers" if family == "whisper" else "complete")
+        card = {"name": str(model), "family": family, "source": str(model), "verified": family in LOADED}
+        _finish(draft, card, "loads with Transformers" if family in LOADED else "complete")
     return _recorded(out, already_there=False)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,24 @@ from speechtune.audio.augment import apply_masks
 from speechtune.audio.mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LogMel
 from speechtune.core.errors import InputError
 from speechtune.models.config import Context
+from speechtune.models.ctc_config import CtcConfig
 from speechtune.models.family import Example, Hypothesis, Limits
-
-IGNORED = -100
-"""The label value that no loss is computed for (PyTorch's ``ignore_index``)."""
+from speechtune.models.observe import Taps
+from speechtune.models.search_config import SearchConfig
+from speechtune.models.trainable import Part
+from speechtune.models.whisper_format import IGNORED, WhisperFormat
+from speechtune.models.whisper_search import Guide, search_whisper
 
 NO_SPACE_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces: Whisper's text starts without one (openai/whisper ``tokenizer.py``)."""
 
-_ROLES = {"attention": ("q_proj", "k_proj", "v_proj", "out_proj"), "mlp": ("fc1", "fc2")}
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
+_ROLES = {
+    "attention": tuple(f"{block}.{layer}" for block in ("self_attn", "encoder_attn") for layer in _ATTENTION),
+    "self_attention": tuple(f"self_attn.{layer}" for layer in _ATTENTION),
+    "cross_attention": tuple(f"encoder_attn.{layer}" for layer in _ATTENTION),
+    "mlp": ("fc1", "fc2"),
+}
 
 
 class FitContextEncoder(WhisperEncoder):
@@ -92,6 +101,7 @@ class WhisperFamily:
     """A loaded Whisper model."""
 
     name = "whisper"
+    contexts: tuple[Context, ...] = ("fit", "full")
 
     def __init__(self, model: FitContextWhisper, tokenizer: WhisperTokenizer, language: str | None) -> None:
         self.model: torch.nn.Module = model
@@ -103,7 +113,7 @@ class WhisperFamily:
         self.front_end = LogMel(self.mel_bins)
         self.window_frames = 2 * int(self.config.max_source_positions)
         self.limits = Limits(self.window_frames / FRAMES_PER_SECOND, int(self.config.max_target_positions))
-        self.prompt = self._prompt()
+        self.prompt = self._prompt(language)
         self.eot: int = int(self.config.eos_token_id)
         if not getattr(self.generation_config, "is_multilingual", False):
             self.language = "en"
@@ -121,29 +131,44 @@ class WhisperFamily:
             tokenizer = WhisperTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError) as error:
             raise InputError(f"{path} does not load as a Whisper model ({str(error).splitlines()[0]})") from error
+        # The sinusoidal positions are constants of the architecture; Transformers 5.23 loads them as trainable.
+        model.get_encoder().embed_positions.requires_grad_(False)
         return cls(model.to(device), tokenizer, language)
 
-    def _prompt(self) -> list[int]:
+    def _prompt(self, language: str | None, task: str = "transcribe") -> list[int]:
         ids = self.tokenizer.convert_tokens_to_ids
         start = int(self.config.decoder_start_token_id)
         no_timestamps = int(ids("<|notimestamps|>"))
         if not getattr(self.generation_config, "is_multilingual", False):
-            if self.language not in (None, "en"):
+            if language not in (None, "en"):
                 raise InputError(
-                    f"this Whisper model knows English only, not {self.language!r}: "
+                    f"this Whisper model knows English only, not {language!r}: "
                     "set model.base to a multilingual model such as whisper-base"
                 )
+            if task != "transcribe":
+                raise InputError(f"an English-only Whisper model has no task {task!r}: use a multilingual one")
             return [start, no_timestamps]
-        if self.language is None:
+        if language is None:
             raise InputError(
                 "a multilingual Whisper model needs a language: set model.language or --language, as in en"
             )
         languages = self.generation_config.lang_to_id
-        token = f"<|{self.language}|>"
+        token = f"<|{language}|>"
         if token not in languages:
             known = ", ".join(sorted(name[2:-2] for name in languages))
-            raise InputError(f"this Whisper model has no language {self.language!r}: use one of {known}")
-        return [start, int(languages[token]), int(ids("<|transcribe|>")), no_timestamps]
+            raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
+        return [start, int(languages[token]), int(ids(f"<|{task}|>")), no_timestamps]
+
+    def prepare(self, settings: CtcConfig, texts: Sequence[str], seed: int) -> None:
+        """Nothing: vocabulary and output layer are the checkpoint's."""
+
+    def written(self, text: str) -> str:
+        """The text itself: byte pairs write anything."""
+        return text
+
+    def refusal(self, duration_s: float, tokens: Sequence[int]) -> str | None:
+        """``None``: only `limits` count."""
+        return None
 
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Prompt, text (with the leading space that Whisper's own transcripts have) and end-of-text."""
@@ -151,8 +176,26 @@ class WhisperFamily:
         return [*self.prompt, *body, self.eot], len(self.prompt)
 
     def text(self, tokens: Sequence[int]) -> str:
-        """The text of token ids, special tokens left out."""
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True).strip()
+        """The text of token ids, special and timestamp tokens left out."""
+        spoken = [int(token) for token in tokens if token < self._first_timestamp]
+        return self.tokenizer.decode(spoken, skip_special_tokens=True).strip()
+
+    def label_format(self) -> WhisperFormat:
+        """What writes labels with timestamps, previous text and so on for this model."""
+        return WhisperFormat(
+            self.tokenizer,
+            lambda language, task: self._prompt(language or self.language, task),
+            lambda language: "" if (language or self.language) in NO_SPACE_LANGUAGES else " ",
+            max_tokens=self.limits.max_label_tokens,
+            window_s=self.limits.max_audio_s,
+            vocabulary=int(self.config.vocab_size),
+        )
+
+    def allow_empty(self) -> None:
+        """Let decoding end at once: without this, the first token of a transcript may not be its end."""
+        first = self.generation_config.begin_suppress_tokens
+        if first is not None:
+            self.generation_config.begin_suppress_tokens = [token for token in first if token != self.eot] or None
 
     def context_frames(self, seconds: float, context: Context = "fit") -> int:
         """Mel frames for ``seconds`` of audio: even (the encoder halves them), 2 at least, the window at most."""
@@ -171,8 +214,10 @@ class WhisperFamily:
         labels = torch.full((len(examples), longest), IGNORED)
         for row, example in enumerate(examples):
             tokens = torch.tensor(example.tokens)
-            inputs[row, : len(tokens) - 1] = tokens[:-1]
+            inputs[row, : len(tokens) - 1] = tokens[:-1] if example.inputs is None else torch.tensor(example.inputs)
             labels[row, example.prompt_tokens - 1 : len(tokens) - 1] = tokens[example.prompt_tokens :]
+            if example.targets is not None:
+                labels[row, : len(tokens) - 1] = torch.tensor(example.targets)
         features = self.front_end([example.waveform for example in examples], n_frames)
         for row, example in enumerate(examples):
             if example.masks is not None:
@@ -181,12 +226,22 @@ class WhisperFamily:
 
     @torch.inference_mode()
     def generate(
-        self, waveforms: Sequence[np.ndarray], n_frames: int, max_new_tokens: int, beams: int = 1
+        self,
+        waveforms: Sequence[np.ndarray],
+        n_frames: int,
+        max_new_tokens: int,
+        beams: int = 1,
+        *,
+        search: SearchConfig | None = None,
+        guides: Sequence[Guide] = (),
     ) -> list[Hypothesis]:
         """Greedy decoding or beam search with Whisper's suppressed tokens, without timestamps.
 
-        Transformers' Whisper ``generate`` pads every clip to 30 s; the plain seq2seq one does not.
+        Transformers' Whisper ``generate`` pads every clip to 30 s; the plain seq2seq one does not. ``search`` and
+        ``guides``: see `search_whisper`.
         """
+        if guides or not (search is None or search.is_plain()):
+            return search_whisper(self, waveforms, n_frames, max_new_tokens, beams, search or SearchConfig(), guides)
         device = next(self.model.parameters()).device
         features = self.front_end(waveforms, n_frames, device=str(device))
         prompt = torch.tensor([self.prompt] * len(waveforms), device=device)
@@ -194,6 +249,7 @@ class WhisperFamily:
         recorder = _LogProbs()
         processors: list[LogitsProcessor] = [_NoTimestamps(self._first_timestamp)]
         encoded = self.part("encoder")(features)
+        hidden = encoded.last_hidden_state  # generate repeats it, in place, for every beam
         found: Any = GenerationMixin.generate(
             self.model,
             encoder_outputs=encoded,
@@ -202,6 +258,7 @@ class WhisperFamily:
             logits_processor=LogitsProcessorList([*processors, recorder] if beams == 1 else processors),
         )
         rows = found[:, len(self.prompt) :].tolist()
+        encoded = BaseModelOutput(last_hidden_state=hidden)
         log_probs = recorder.by_row() if beams == 1 else self._log_probs(encoded, found)
         return [self._hypothesis(row, own, limit) for row, own in zip(rows, log_probs, strict=True)]
 
@@ -230,6 +287,15 @@ class WhisperFamily:
             begin_suppress_tokens=self.generation_config.begin_suppress_tokens or None,
         )
 
+    def no_timestamps(self) -> LogitsProcessor:
+        """What forbids timestamp tokens."""
+        return _NoTimestamps(self._first_timestamp)
+
+    @property
+    def first_timestamp(self) -> int:
+        """The id of the first timestamp token; ``<|nospeech|>`` is two before it."""
+        return self._first_timestamp
+
     @property
     def _first_timestamp(self) -> int:
         return int(self.tokenizer.convert_tokens_to_ids("<|notimestamps|>")) + 1
@@ -245,11 +311,16 @@ class WhisperFamily:
             truncated=not ended and length >= limit,
         )
 
+    roles = (*_ROLES, *(f"{side}_{kind}" for side in ("encoder", "decoder") for kind in _ROLES))
+
     def adapter_targets(self, roles: Sequence[str]) -> list[str]:
         """Full names of the linear layers that play the given roles, in encoder, decoder or both."""
         suffixes: set[tuple[str, str]] = set()
         for role in roles:
-            side, _, kind = role.rpartition("_")
+            if role not in self.roles:
+                raise InputError(f"Whisper has no layers of role {role!r}: use {', '.join(self.roles)}")
+            side = role.split("_")[0] if role.startswith(("encoder_", "decoder_")) else ""
+            kind = role.removeprefix(f"{side}_") if side else role
             for part in [side] if side else ["encoder", "decoder"]:
                 suffixes.update((part, layer) for layer in _ROLES[kind])
         return [
@@ -259,9 +330,40 @@ class WhisperFamily:
             and any(f".{part}." in name and name.endswith(f".{layer}") for part, layer in suffixes)
         ]
 
+    def parts(self) -> list[Part]:
+        """Front end, layers and final norm of both stacks, the embeddings, and the output layer (tied or not)."""
+        tied = bool(self.config.tie_word_embeddings)
+
+        def layers(side: str) -> tuple[str, ...]:
+            stack: Any = self.part(side)
+            return tuple(f"model.{side}.layers.{number}" for number in range(len(stack.layers)))
+
+        return [
+            Part("encoder.front_end", ("model.encoder.conv1", "model.encoder.conv2")),
+            Part("encoder.positions", ("model.encoder.embed_positions",)),
+            Part("encoder.layers", layers("encoder"), stack=True),
+            Part("encoder.final_norm", ("model.encoder.layer_norm",)),
+            Part("decoder.embeddings", ("model.decoder.embed_tokens", "model.decoder.embed_positions")),
+            Part("decoder.layers", layers("decoder"), stack=True),
+            Part("decoder.final_norm", ("model.decoder.layer_norm",)),
+            Part("head", ("proj_out",), tied_to="model.decoder.embed_tokens.weight" if tied else None),
+        ]
+
     def part(self, name: str) -> torch.nn.Module:
         """``encoder`` or ``decoder``."""
         return getattr(self.model.get_submodule("model"), name)
+
+    def taps(self) -> Taps:
+        """Where logits and hidden states come out (`speechtune.models.observe`)."""
+        model: Any = self.model
+        stacks = {"encoder": model.model.encoder, "decoder": model.model.decoder}
+        return Taps(
+            logits=model.proj_out,
+            blocks={part: list(stack.layers) for part, stack in stacks.items()},
+            last={part: stack.layer_norm for part, stack in stacks.items()},
+            front_end=stacks["encoder"].conv2,
+            widen=_widen,
+        )
 
     def regularise(self, dropout: float | None, label_smoothing: float) -> None:
         """Set the dropout of both stacks' residual branches and embeddings, and the loss's label smoothing."""
@@ -283,6 +385,20 @@ class WhisperFamily:
         WhisperProcessor(extractor, self.tokenizer).save_pretrained(directory)
         extractor.save_pretrained(directory)
         _name_the_parent_class(directory)
+
+
+def _widen(batch: Mapping[str, torch.Tensor], n_frames: int) -> dict[str, torch.Tensor]:
+    """The same clips at a longer audio context: the log-mel of silence, 8 below each clip's maximum, is put behind.
+
+    It equals features computed at that context where the clip's maximum is in sight (`speechtune.audio.mel`).
+    """
+    features = batch["input_features"]
+    longer = n_frames - features.shape[-1]
+    if longer <= 0:
+        return dict(batch)
+    silence = (features.amax(dim=(1, 2), keepdim=True) - 2.0).clamp(min=-1.5)  # in Whisper's scale, (x + 4) / 4
+    padding = silence.expand(-1, features.shape[1], longer)
+    return {**batch, "input_features": torch.cat([features, padding], -1)}
 
 
 class _NoTimestamps(LogitsProcessor):

@@ -11,7 +11,7 @@ from speechtune.core.errors import InputError
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.transcript import read_transcripts
 from speechtune.report.audio_clips import Clip, ClipShelf
-from speechtune.report.reading import ComparisonRecord, MeasurementRecord, RunRecord
+from speechtune.report.reading import ComparisonRecord, MeasurementRecord, RunRecord, section
 from speechtune.report.wording import count, duration, number
 from speechtune.scoring.alignment import Counts, align
 from speechtune.scoring.config import ScoringConfig
@@ -126,12 +126,13 @@ def _rescore(run: RunRecord, corpus: Corpus, measured: MeasurementRecord) -> lis
     Raises:
         InputError: the transcripts are missing, or corpus or transcripts are no longer those of the run.
     """
+    variants = section(run.recipe, "evaluation", "scoring").get("variants")
     score = score_transcripts(
         corpus,
         read_transcripts(run.directory / measured.transcripts),
         normaliser=measured.score.normaliser,
         slice_by=[],
-        confidence=ScoringConfig(resamples=0),
+        confidence=ScoringConfig(resamples=0, variants=variants or {}),
         allow_missing=measured.score.missing > 0,
     )
     if score.words != measured.score.words:

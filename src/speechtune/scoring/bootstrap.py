@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Unit = Literal["speaker", "utterance"]
+Method = Literal["percentile", "bca"]
 Integers = Sequence[int] | np.ndarray
 
 MIN_SPEAKERS = 5
@@ -33,7 +33,7 @@ class Interval:
     low: float
     high: float
     level: float
-    unit: Unit
+    unit: str
     units: int
     resamples: int
     seed: int
@@ -70,6 +70,8 @@ def bootstrap_interval(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    block: str = "speaker",
+    method: Method = "percentile",
 ) -> Interval | None:
     """Percentile bootstrap interval of ``sum(errors) / sum(lengths)``.
 
@@ -80,17 +82,20 @@ def bootstrap_interval(
     Args:
         errors: errors of each utterance, shape [utterances].
         lengths: reference units of each utterance, same shape.
-        groups: speaker of each utterance (``None``: unknown, a block of its own); used from `MIN_SPEAKERS` known
-            speakers on, else utterances are resampled. The interval's ``unit`` says which.
+        groups: speaker (or session, or any other block) of each utterance (``None``: unknown, a block of its own);
+            used from `MIN_SPEAKERS` known ones on, else utterances are resampled. The interval's ``unit`` says which.
         resamples: bootstrap samples; 0: no interval.
         level: coverage aimed at.
         seed: seed of the resampling.
+        block: what a group is called in ``unit``.
+        method: ``percentile``, or ``bca``: bias-corrected and accelerated (Efron 1987), the acceleration from the
+            jackknife over the same units, with the same correction for few of them.
 
     Returns:
         The interval, or ``None`` with fewer than two units, an empty reference, or no resamples.
     """
     values = np.stack([_integers(errors), _integers(lengths)], axis=1)
-    return _interval(_resample(values, groups, resamples, seed), level, resamples, seed)
+    return _interval(_resample(values, groups, resamples, seed, block), level, resamples, seed, method)
 
 
 def paired_difference(
@@ -101,6 +106,8 @@ def paired_difference(
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    block: str = "speaker",
+    method: Method = "percentile",
 ) -> Difference:
     """Rate of b minus rate of a with its interval; both systems are resampled together.
 
@@ -111,15 +118,15 @@ def paired_difference(
         errors_a: errors of system a for each utterance, shape [utterances].
         errors_b: errors of system b for the same utterances.
         lengths: reference units of each utterance.
-        groups, resamples, level, seed: as in `bootstrap_interval`.
+        groups, resamples, level, seed, block, method: as in `bootstrap_interval`.
     """
     change = _integers(errors_b) - _integers(errors_a)
     values = np.stack([change, _integers(lengths)], axis=1)
     length = int(values[:, 1].sum())
     if not length:
         return Difference(None, None, None)
-    draws = _resample(values, groups, resamples, seed)
-    interval = _interval(draws, level, resamples, seed)
+    draws = _resample(values, groups, resamples, seed, block)
+    interval = _interval(draws, level, resamples, seed, method)
     p_value = None
     if interval is not None:
         low_tail = (int((draws.rates <= 0).sum()) + 1) / (len(draws.rates) + 1)
@@ -130,24 +137,51 @@ def paired_difference(
 
 @dataclass(frozen=True, slots=True)
 class _Draws:
+    """Rates of the resamples, what was resampled, and the sums of each unit, shape [units, 2]."""
+
     rates: np.ndarray
-    unit: Unit
+    unit: str
     units: int
+    sums: np.ndarray
 
 
 def _integers(values: Integers) -> np.ndarray:
     return np.asarray(values, dtype=np.int64).reshape(-1)
 
 
-def _resample(values: np.ndarray, groups: Sequence[Hashable | None] | None, resamples: int, seed: int) -> _Draws:
+def blocks_of(groups: Sequence[Hashable | None] | None, utterances: int) -> np.ndarray | None:
+    """The number of each utterance's block, int64, shape [utterances]; a ``None`` is a block of its own.
+
+    ``None`` where there are fewer than `MIN_SPEAKERS` known blocks, so that utterances have to be the units.
+    """
+    if groups is None or len({one for one in groups if one is not None}) < MIN_SPEAKERS:
+        return None
+    if len(groups) != utterances:
+        raise ValueError(f"{len(groups)} groups for {utterances} utterances: give one for each")
+    numbers: dict[Hashable, int] = {}
+    return np.array(
+        [
+            numbers.setdefault(("unknown", index) if group is None else ("known", group), len(numbers))
+            for index, group in enumerate(groups)
+        ],
+        dtype=np.int64,
+    )
+
+
+def _resample(
+    values: np.ndarray, groups: Sequence[Hashable | None] | None, resamples: int, seed: int, block: str
+) -> _Draws:
     """Rates of the resamples; ``values`` has shape [utterances, 2]: numerator and denominator."""
-    unit: Unit = "utterance"
-    if groups is not None and len({one for one in groups if one is not None}) >= MIN_SPEAKERS:
-        unit = "speaker"
-        values = _sum_groups(values, groups)
+    unit = "utterance"
+    blocks = blocks_of(groups, len(values))
+    if blocks is not None:
+        unit = block
+        sums_of_blocks = np.zeros((int(blocks.max()) + 1, 2), dtype=np.int64)
+        np.add.at(sums_of_blocks, blocks, values)
+        values = sums_of_blocks
     units = len(values)
     if units < 2 or not resamples or not values[:, 1].any():
-        return _Draws(np.empty(0), unit, units)
+        return _Draws(np.empty(0), unit, units, values)
     # Units with equal values are exchangeable: drawing how often each distinct pair occurs is the same law,
     # and the work no longer grows with the number of utterances.
     distinct, multiplicity = np.unique(values, axis=0, return_counts=True)
@@ -160,26 +194,59 @@ def _resample(values: np.ndarray, groups: Sequence[Hashable | None] | None, resa
         ]
     )
     sums = sums[sums[:, 1] > 0]
-    return _Draws(sums[:, 0] / sums[:, 1], unit, units)
+    return _Draws(sums[:, 0] / sums[:, 1], unit, units, values)
 
 
-def _sum_groups(values: np.ndarray, groups: Sequence[Hashable | None]) -> np.ndarray:
-    numbers: dict[Hashable, int] = {}
-    rows = [
-        numbers.setdefault(("unknown", index) if group is None else ("known", group), len(numbers))
-        for index, group in enumerate(groups)
-    ]
-    sums = np.zeros((len(numbers), 2), dtype=np.int64)
-    np.add.at(sums, rows, values)
-    return sums
-
-
-def _interval(draws: _Draws, level: float, resamples: int, seed: int) -> Interval | None:
+def _interval(
+    draws: _Draws, level: float, resamples: int, seed: int, method: Method = "percentile"
+) -> Interval | None:
     if not len(draws.rates):
         return None
     tail = _expanded_tail((1 - level) / 2, draws.units)
-    low, high = np.quantile(draws.rates, [tail, 1 - tail])
+    tails = [tail, 1 - tail] if method == "percentile" else _bca_tails(tail, draws)
+    low, high = np.quantile(draws.rates, tails)
     return Interval(float(low), float(high), level, draws.unit, draws.units, resamples, seed)
+
+
+def _bca_tails(tail: float, draws: _Draws) -> list[float]:
+    """The quantiles of the resamples that end a BCa interval (Efron & Tibshirani 1993, chapter 14)."""
+    whole = draws.sums.sum(axis=0)
+    rate = whole[0] / whole[1]
+    below = float((draws.rates < rate).mean() + (draws.rates == rate).mean() / 2)
+    edge = 0.5 / len(draws.rates)
+    normal = NormalDist()
+    bias = normal.inv_cdf(min(max(below, edge), 1 - edge))
+    rest = whole - draws.sums
+    rest = rest[rest[:, 1] > 0]
+    left_out = rest[:, 0] / rest[:, 1]
+    deviations = left_out.mean() - left_out
+    spread = float((deviations**2).sum())
+    acceleration = float((deviations**3).sum()) / (6 * spread**1.5) if spread else 0.0
+    ends = (bias + normal.inv_cdf(one) for one in (tail, 1 - tail))
+    return [normal.cdf(bias + end / (1 - acceleration * end)) for end in ends]
+
+
+def normal_p_value(statistic: float) -> float:
+    """Two-sided p-value of a standard normal statistic."""
+    return math.erfc(abs(statistic) / math.sqrt(2))
+
+
+def student_p_value(statistic: float, degrees: int) -> float:
+    """Two-sided p-value of a statistic under Student's t; the normal one above `_MAX_CORRECTED_UNITS` degrees."""
+    if degrees > _MAX_CORRECTED_UNITS:
+        return normal_p_value(statistic)
+    grid, cdf = _student_t(degrees)
+    # Linear in the angle, in which the abscissae are evenly spaced: right far out in the tails too.
+    angles = np.arctan(grid / math.sqrt(degrees))
+    return min(1.0, 2 * float(np.interp(math.atan(-abs(statistic) / math.sqrt(degrees)), angles, cdf)))
+
+
+def student_quantile(probability: float, degrees: int) -> float:
+    """The quantile of Student's t; the normal one above `_MAX_CORRECTED_UNITS` degrees."""
+    if degrees > _MAX_CORRECTED_UNITS:
+        return NormalDist().inv_cdf(probability)
+    grid, cdf = _student_t(degrees)
+    return float(np.interp(probability, cdf, grid))
 
 
 def _expanded_tail(tail: float, units: int) -> float:

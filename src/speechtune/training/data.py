@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from speechtune.corpus.sampling import PoolDraw
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.models.family import Example, Family
 from speechtune.training.config import AudioContextConfig, BatchConfig, SpeedConfig, TrainingConfig
+from speechtune.training.format_plan import Part, Unit
+from speechtune.training.formatting import TrainingFormat
 
 Waveform = npt.NDArray[np.float32]
 
@@ -46,7 +49,8 @@ Masks = Callable[[Utterance, int, int, int, int], MaskDraw]
 class Pick:
     """One utterance of a batch: the seconds of audio it is shown, and how fast it is played.
 
-    ``place`` is its position in the draw of ``epoch``, which also holds repetitions.
+    ``place`` is its position in the draw of ``epoch``, which also holds repetitions. ``parts`` follow it in the same
+    example. With ``empty_s`` > 0 it is a clip of so many seconds without speech that takes the utterance's place.
     """
 
     index: int
@@ -54,13 +58,20 @@ class Pick:
     speed: float = 1.0
     epoch: int = 0
     place: int = 0
+    parts: tuple[Part, ...] = ()
+    empty_s: float = 0.0
+
+    @property
+    def indices(self) -> list[int]:
+        """The utterances of the example."""
+        return [self.index, *(part.index for part in self.parts)]
 
 
 class TrainingSet(Dataset[tuple[Example, float]]):
     """Utterances as examples; an item is asked for by a `Pick` and returned with its context.
 
     ``draw`` says which of them an epoch shows (``None``: each once); ``augment`` changes their waveforms before the
-    speed does.
+    speed does; ``format`` puts clips together and writes labels in a training format (``None``: the family's own).
     """
 
     def __init__(
@@ -73,6 +84,7 @@ class TrainingSet(Dataset[tuple[Example, float]]):
         draw: PoolDraw | None = None,
         augment: Augment | None = None,
         masks: Masks | None = None,
+        format: TrainingFormat | None = None,
     ) -> None:
         self.corpus = corpus
         self.utterances = utterances
@@ -81,22 +93,31 @@ class TrainingSet(Dataset[tuple[Example, float]]):
         self.draw = draw
         self.augment = augment
         self.masks = masks
+        self.format = format
 
     def __len__(self) -> int:
         return len(self.utterances)
 
     def __getitem__(self, pick: Pick) -> tuple[Example, float]:
         utterance = self.utterances[pick.index]
+        if self.format is not None:
+            example = self.format.read(pick, self.waveform)
+        else:
+            waveform = self.waveform(pick.index, pick.epoch, pick.place, pick.speed)
+            example = Example(waveform, *self.family.tokens(self.label_text(utterance)))
+        if self.masks is not None:
+            frames = max(1, len(example.waveform) // HOP_SAMPLES)
+            masks = self.masks(utterance, pick.epoch, pick.place, frames, self.family.mel_bins)
+            example = replace(example, masks=masks)
+        return example, pick.context_s
+
+    def waveform(self, index: int, epoch: int, place: int, speed: float) -> Waveform:
+        """An utterance's samples with the changes of its place in an epoch, and at its speed."""
+        utterance = self.utterances[index]
         waveform = load_audio(self.corpus.path_of(utterance), utterance.start_s, utterance.end_s)
         if self.augment is not None:
-            waveform = self.augment(utterance, pick.epoch, pick.place)(waveform)
-        waveform = change_speed(waveform, pick.speed)
-        masks = None
-        if self.masks is not None:
-            frames = max(1, len(waveform) // HOP_SAMPLES)
-            masks = self.masks(utterance, pick.epoch, pick.place, frames, self.family.mel_bins)
-        tokens, prompt_tokens = self.family.tokens(self.label_text(utterance))
-        return Example(waveform, tokens, prompt_tokens, masks), pick.context_s
+            waveform = self.augment(utterance, epoch, place)(waveform)
+        return change_speed(waveform, speed)
 
     def label_text(self, utterance: Utterance) -> str:
         """The text an utterance is trained on."""
@@ -161,7 +182,8 @@ class BucketSampler(Sampler[list[Pick]]):
     An utterance's context is its length (at its drawn speed) plus a drawn silence, or the full window
     for a drawn share. Utterances are sorted by context with a little noise, cut into batches that respect both bounds
     (utterances, and utterances x longest context), and the batches are shuffled. With several
-    processes each takes every ``world``-th batch of the same plan. A ``draw`` decides which utterances an epoch shows
+    processes each takes every ``world``-th batch of the same plan. With ``updates`` above 1 the batches of an optimiser
+    step come so many times in a row. A ``draw`` decides which utterances an epoch shows
     and how often (without one: each once), and in which epochs the batches come in order of difficulty.
     """
 
@@ -178,6 +200,8 @@ class BucketSampler(Sampler[list[Pick]]):
         rank: int = 0,
         world: int = 1,
         draw: PoolDraw | None = None,
+        format: TrainingFormat | None = None,
+        updates: int = 1,
     ) -> None:
         self.durations_s = np.asarray(durations_s)
         self.batch = batch
@@ -189,14 +213,18 @@ class BucketSampler(Sampler[list[Pick]]):
         self.rank = rank
         self.world = world
         self.draw = draw
+        self.format = format
+        self.updates = updates
+        self.units = lru_cache(maxsize=2)(self._units)
         self.shown = lru_cache(maxsize=2)(self._shown)
         self.plan = lru_cache(maxsize=2)(self._plan)
+        self.speeds = lru_cache(maxsize=2)(self._speeds)
 
     def _shown(self, epoch: int) -> npt.NDArray[np.int64]:
         """The utterances an epoch shows, ascending, shape (shown,); one may stand several times."""
         return np.arange(len(self.durations_s)) if self.draw is None else self.draw(self.seed, epoch)
 
-    def speeds(self, epoch: int) -> np.ndarray:
+    def _speeds(self, epoch: int) -> np.ndarray:
         """How fast each shown utterance is played in an epoch, shape (shown,); none outgrows the window."""
         draw = np.random.default_rng((self.seed, epoch, 2))
         durations_s = self.durations_s[self.shown(epoch)]
@@ -204,25 +232,39 @@ class BucketSampler(Sampler[list[Pick]]):
         chosen = np.where(draw.random(len(durations_s)) < self.speed.share, drawn, 1.0)
         return np.where(durations_s / chosen > self.window_s, 1.0, chosen)
 
+    def _units(self, epoch: int) -> list[Unit] | None:
+        """The examples that the shown utterances make up in an epoch; ``None``: each is one by itself."""
+        if self.format is None:
+            return None
+        shown = self.shown(epoch)
+        return self.format.units(self.seed, epoch, shown.tolist(), self.durations_s[shown] / self.speeds(epoch))
+
+    def lengths_s(self, epoch: int) -> np.ndarray:
+        """Seconds of audio of each example of an epoch, at its speed."""
+        units = self.units(epoch)
+        if units is None:
+            return self.durations_s[self.shown(epoch)] / self.speeds(epoch)
+        return np.array([unit.duration_s for unit in units])
+
     def contexts_s(self, epoch: int) -> np.ndarray:
-        """Seconds of audio each shown utterance is shown in an epoch, shape (shown,)."""
-        durations_s = self.durations_s[self.shown(epoch)]
+        """Seconds of audio the model is given for each example of an epoch."""
+        durations_s = self.lengths_s(epoch)
         if self.context.mode == "full":
             return np.full(len(durations_s), self.window_s)
         draw = np.random.default_rng((self.seed, epoch, 0))
         jitter_s = draw.uniform(0, self.context.jitter_s, len(durations_s))
         at_full = draw.random(len(durations_s)) < self.context.full_share
-        shown_s = durations_s / self.speeds(epoch) + jitter_s
+        shown_s = durations_s + jitter_s
         return np.where(at_full, self.window_s, np.minimum(shown_s, self.window_s))
 
     def _plan(self, epoch: int) -> list[list[Pick]]:
         """The batches of one epoch for all processes; their number is a multiple of ``world``."""
-        shown, contexts_s, speeds = self.shown(epoch), self.contexts_s(epoch), self.speeds(epoch)
+        contexts_s = self.contexts_s(epoch)
         draw = np.random.default_rng((self.seed, epoch, 1))
         order = np.argsort(contexts_s + draw.uniform(0, 0.25, len(contexts_s)), kind="stable")
         batches: list[list[Pick]] = []
         for place in order:
-            pick = Pick(int(shown[place]), float(contexts_s[place]), float(speeds[place]), epoch, int(place))
+            pick = self._pick(epoch, int(place), float(contexts_s[place]))
             if batches and self._fits(batches[-1], pick):
                 batches[-1].append(pick)
             else:
@@ -230,9 +272,24 @@ class BucketSampler(Sampler[list[Pick]]):
         shuffled = [batches[position] for position in draw.permutation(len(batches))]
         if self.draw is not None and self.draw.difficulty is not None and self.draw.is_sorted(epoch):
             difficulty = self.draw.difficulty
-            shuffled.sort(key=lambda batch: float(np.mean([difficulty[pick.index] for pick in batch])))
+            shuffled.sort(key=lambda batch: float(np.mean([difficulty[one] for pick in batch for one in pick.indices])))
         missing = -len(shuffled) % self.world
-        return shuffled + [shuffled[position % len(shuffled)] for position in range(missing)]
+        planned = shuffled + [shuffled[position % len(shuffled)] for position in range(missing)]
+        return repeated(planned, self.batch.accumulate * self.world, self.updates)
+
+    def _pick(self, epoch: int, number: int, context_s: float) -> Pick:
+        shown, speeds, units = self.shown(epoch), self.speeds(epoch), self.units(epoch)
+        if units is None:
+            return Pick(int(shown[number]), context_s, float(speeds[number]), epoch, number)
+        unit = units[number]
+        first, *rest = unit.places
+        if unit.empty_s > 0:
+            return Pick(int(shown[first]), context_s, 1.0, epoch, len(shown) + number, empty_s=unit.empty_s)
+        parts = tuple(
+            Part(int(shown[place]), place, float(speeds[place]), gap_s)
+            for place, gap_s in zip(rest, unit.gaps_s[1:], strict=True)
+        )
+        return Pick(int(shown[first]), context_s, float(speeds[first]), epoch, first, parts)
 
     def _fits(self, batch: list[Pick], pick: Pick) -> bool:
         if (pick.context_s < self.window_s) != (batch[0].context_s < self.window_s):
@@ -254,12 +311,31 @@ class BucketSampler(Sampler[list[Pick]]):
             yield from self.plan(epoch)[self.rank :: self.world]
 
 
+T = TypeVar("T")
+
+
+def repeated(items: list[T], size: int, times: int) -> list[T]:
+    """The items in groups of ``size``, each group ``times`` times in a row: several steps on the same batches."""
+    if times == 1:
+        return items
+    starts = range(0, len(items), size)
+    return [item for start in starts for _ in range(times) for item in items[start : start + size]]
+
+
 def sampler_for(config: TrainingConfig, data: TrainingSet) -> BucketSampler:
     """The batches of a run; under torchrun, this process's share of them."""
-    return BucketSampler(
+    context = config.audio_context
+    if "full" not in data.family.contexts:  # no fixed window: silence behind a clip is masked padding
+        context = AudioContextConfig(mode="fit", jitter_s=0, full_share=0)
+    kind = BucketSampler
+    if config.batch.has_target:
+        from speechtune.training.steps import StepSampler
+
+        kind = StepSampler
+    sampler = kind(
         [utterance.duration_s for utterance in data.utterances],
         config.batch,
-        config.audio_context,
+        context,
         config.speed,
         epochs=config.epochs,
         seed=config.seed,
@@ -267,7 +343,20 @@ def sampler_for(config: TrainingConfig, data: TrainingSet) -> BucketSampler:
         rank=int(os.environ.get("RANK", 0)),
         world=int(os.environ.get("WORLD_SIZE", 1)),
         draw=data.draw,
+        format=data.format,
+        updates=config.objectives.grpo.updates,
     )
+    if config.max_steps is not None:
+        sampler.epochs = 1
+        while len(sampler) < config.max_steps * config.batch.accumulate:
+            sampler.epochs += 1
+    return sampler
+
+
+def total_steps(config: TrainingConfig, sampler: BucketSampler) -> int:
+    """Optimiser steps of a training."""
+    planned = -(-len(sampler) // config.batch.accumulate)
+    return planned if config.max_steps is None else config.max_steps
 
 
 def evaluation_steps(epoch_ends: list[int], accumulate: int, per_epoch: int) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from speechtune.models.family import Family
 from speechtune.scoring.score import Score, compare, score_transcripts
 from speechtune.scoring.terms import TermScore, term_recall
 from speechtune.training.recipe import Recipe, TestSet
+
+SeeDev = Callable[[Family, Corpus, list[Transcript]], dict[str, float]]
+"""Looks at the transcripts of the dev split and returns further metrics."""
 
 
 @dataclass(slots=True)
@@ -56,15 +60,15 @@ def sets_of(recipe: Recipe, corpus: Corpus) -> list[tuple[TestSet, Corpus]]:
     return found
 
 
-def dev_metrics(family: Family, dev: Corpus, recipe: Recipe) -> dict[str, float]:
-    """Generated WER and CER on the dev split, as fractions, with the WER's interval."""
+def dev_metrics(family: Family, dev: Corpus, recipe: Recipe, see: SeeDev | None = None) -> dict[str, float]:
+    """Generated WER and CER on the dev split, as fractions, with the WER's interval and what ``see`` adds."""
     transcripts = transcribe_corpus(family, dev, recipe.decoding, "dev")
     score = score_transcripts(dev, transcripts, confidence=recipe.evaluation.scoring, language=family.language)
     if score.wer is None or score.cer is None:
         raise InputError(f"{dev.root}: the dev split has no reference words: choose another data.dev_split")
     interval = score.interval
     bounds = {"wer_low": interval.low, "wer_high": interval.high} if interval else {}
-    return {"wer": score.wer, "cer": score.cer, **bounds}
+    return {"wer": score.wer, "cer": score.cer, **bounds, **(see(family, dev, transcripts) if see else {})}
 
 
 def measure(
@@ -75,7 +79,7 @@ def measure(
     contexts = (settings.baseline_contexts if system == "before" else None) or settings.contexts
     measurements = []
     for wanted, corpus in sets:
-        for context in contexts:
+        for context in [one for one in contexts if one in family.contexts] or family.contexts[:1]:
             name = f"transcripts/{wanted.name}.{system}.{context}.jsonl"
             if not (run / name).is_file():
                 decoding = recipe.decoding.model_copy(update={"context": context})

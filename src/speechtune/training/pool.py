@@ -18,6 +18,7 @@ from speechtune.corpus.table import Corpus, Utterance
 from speechtune.models.family import Family
 
 UNKNOWN = "(unknown)"
+NO_TEXT = "has no text"
 
 
 @dataclass(slots=True)
@@ -73,13 +74,14 @@ class Pool:
         return facts
 
 
-def training_pool(corpus: Corpus, family: Family, data: DataConfig) -> Pool:
+def training_pool(corpus: Corpus, family: Family, data: DataConfig, *, keep_empty: bool = False) -> Pool:
     """The utterances that a recipe's ``data`` names and a model can take, with the draw of its epochs.
 
     Args:
         corpus: the whole of ``data.corpus``.
         family: says what the model can take.
         data: the recipe's section.
+        keep_empty: take utterances without text (see ``training.format.keep_empty``).
 
     Raises:
         InputError: a corpus, split, language or column is missing, a value is not a number, an utterance cannot be
@@ -87,7 +89,7 @@ def training_pool(corpus: Corpus, family: Family, data: DataConfig) -> Pool:
     """
     dropped: dict[str, int] = {}
     if data.mix:
-        parts = _parts(corpus, family, data, dropped)
+        parts = _parts(corpus, family, data, dropped, keep_empty)
         _refuse_dev_audio(parts, corpus, data)
         utterances = [replace(row, file_name=str(_path(part, row))) for part in parts for row in part.utterances]
         owners = np.repeat(np.arange(len(parts)), [len(part.utterances) for part in parts])
@@ -95,7 +97,7 @@ def training_pool(corpus: Corpus, family: Family, data: DataConfig) -> Pool:
     else:
         parts = []
         pool_corpus = corpus.split(data.train_split)
-        utterances = _chosen(pool_corpus, family, data, MixPart(weight=1.0, hours=data.hours), dropped)
+        utterances = _chosen(pool_corpus, family, data, MixPart(weight=1.0, hours=data.hours), dropped, keep_empty)
         owners = np.zeros(len(utterances), dtype=np.int64)
     keep = _positive_weights(utterances, data, dropped)
     keep = _few(keep, data, dropped)
@@ -115,7 +117,9 @@ def training_pool(corpus: Corpus, family: Family, data: DataConfig) -> Pool:
     return Pool(pool_corpus, utterances, dropped, draw, parts)
 
 
-def _parts(corpus: Corpus, family: Family, data: DataConfig, dropped: dict[str, int]) -> list[PoolPart]:
+def _parts(
+    corpus: Corpus, family: Family, data: DataConfig, dropped: dict[str, int], keep_empty: bool
+) -> list[PoolPart]:
     """The parts of the mixture; ``dropped`` is added to."""
     loaded = {corpus.root.resolve(): (corpus, corpus.fingerprint())}
     parts: list[PoolPart] = []
@@ -139,18 +143,18 @@ def _parts(corpus: Corpus, family: Family, data: DataConfig, dropped: dict[str, 
         name = "/".join(filter(None, (whole.root.resolve().name, wanted.language)))
         names = [one.name for one in parts]
         name = name if name not in names else f"{name}#{len(parts) + 1}"
-        utterances = _chosen(part, family, data, wanted, dropped)
+        utterances = _chosen(part, family, data, wanted, dropped, keep_empty)
         parts.append(PoolPart(name, part, utterances, wanted.weight, None if unsplit else split, fingerprint))
     return parts
 
 
 def _chosen(
-    corpus: Corpus, family: Family, data: DataConfig, part: MixPart, dropped: dict[str, int]
+    corpus: Corpus, family: Family, data: DataConfig, part: MixPart, dropped: dict[str, int], keep_empty: bool
 ) -> list[Utterance]:
     """Conditions, then what the model can take, then the subset by hours; ``dropped`` is added to."""
     kept, reasons = filter_utterances(corpus.utterances, [*data.where, *part.where], str(corpus.root))
     _add(dropped, reasons)
-    kept = _usable(Corpus(corpus.root, kept, corpus.card), family, data, dropped)
+    kept = _usable(Corpus(corpus.root, kept, corpus.card), family, data, dropped, keep_empty)
     if part.hours is not None:
         chosen = subset_of_seconds(kept, part.hours * 3600, data.subset_seed)
         if len(chosen) < len(kept):
@@ -161,11 +165,13 @@ def _chosen(
     return kept
 
 
-def _usable(corpus: Corpus, family: Family, data: DataConfig, dropped: dict[str, int]) -> list[Utterance]:
+def _usable(
+    corpus: Corpus, family: Family, data: DataConfig, dropped: dict[str, int], keep_empty: bool
+) -> list[Utterance]:
     kept: list[Utterance] = []
     for utterance in corpus:
-        reason = _why_unusable(utterance, family)
-        if reason is None:
+        reason = _why_unusable(utterance, family, utterance.text.lower() if data.case == "lower" else utterance.text)
+        if reason is None or (keep_empty and reason == NO_TEXT):
             kept.append(utterance)
         elif data.unusable == "error":
             raise InputError(
@@ -183,16 +189,16 @@ def _usable(corpus: Corpus, family: Family, data: DataConfig, dropped: dict[str,
     return kept
 
 
-def _why_unusable(utterance: Utterance, family: Family) -> str | None:
+def _why_unusable(utterance: Utterance, family: Family, text: str) -> str | None:
     limits = family.limits
     if utterance.duration_s > limits.max_audio_s:
         return f"is too long, {utterance.duration_s:.2f} s (the model's window is {limits.max_audio_s:g} s)"
-    if not utterance.text.strip():
-        return "has no text"
-    tokens, _ = family.tokens(utterance.text)
+    if not text.strip():
+        return NO_TEXT
+    tokens, _ = family.tokens(text)
     if len(tokens) - 1 > limits.max_label_tokens:
         return f"has too many tokens, {len(tokens) - 1} (the model takes {limits.max_label_tokens})"
-    return None
+    return family.refusal(utterance.duration_s, tokens)
 
 
 def _few(keep: list[int], data: DataConfig, dropped: dict[str, int]) -> list[int]:

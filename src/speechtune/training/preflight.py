@@ -22,7 +22,9 @@ from speechtune.core.errors import InputError, SpeechtuneError
 from speechtune.core.provenance import available_bytes
 from speechtune.models.adapters import count_parameters
 from speechtune.models.family import Example, Family
+from speechtune.training.batch_finder import elements_of
 from speechtune.training.data import BucketSampler, Collator, Pick, TrainingSet
+from speechtune.training.precision import check_master_weights
 from speechtune.training.trainer import SpeechTrainer
 
 SAMPLE = 4
@@ -61,12 +63,22 @@ def preflight(trainer: SpeechTrainer, run: Path) -> Preflight:
     model, data, sampler = trainer.model, trainer.data, trainer.sampler
     assert isinstance(model, torch.nn.Module)
     with _as_it_was(model):
+        if trainer.plan is not None:
+            result.checks["parameters"] = trainer.plan.summary()
+        precision = "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32"
+        result.checks["precision"] = check_master_weights(model, precision)
         result.checks["disk"] = check_disk(model, run, trainer.keep_newest)
         result.checks["memory"] = check_memory(trainer, data, sampler)
         result.checks["labels"] = check_labels(data)
         shortest = np.argsort(sampler.durations_s, kind="stable")[:SAMPLE]
         window_s = float(max(sampler.durations_s[index] for index in shortest))
-        items = [data[Pick(int(index), window_s)] for index in shortest]
+        picks = [Pick(int(index), window_s) for index in shortest]
+        if data.format is not None:
+            from speechtune.training.format_check import check_format, sample_picks
+
+            result.checks["format"] = check_format(data, sampler)
+            picks = sample_picks(sampler, SAMPLE)
+        items = [data[pick] for pick in picks]
         with _deterministic(model):
             result.checks["loss"] = check_split_invariance(trainer, items)
             result.checks["gradients"] = check_gradients(model)
@@ -102,7 +114,7 @@ def _label_problem(
     targets = [labels[position] for position in counted]
     if targets != tokens[prompt_tokens:]:
         return "the positions that are learnt are not exactly the text and its end token"
-    if " ".join(family.text(targets).split()) != " ".join(text.split()):
+    if " ".join(family.text(targets).split()) != " ".join(family.written(text).split()):
         return f"it decodes to {family.text(targets)!r}, not to {text!r}; is the text in Unicode NFC?"
     inputs = batch.get("decoder_input_ids")
     if inputs is not None:
@@ -151,11 +163,13 @@ def _accumulated_step(trainer: SpeechTrainer, batches: list[dict[str, torch.Tens
 def check_gradients(model: torch.nn.Module) -> str:
     """After a backward pass every trainable parameter has a finite gradient that is not all zero, no frozen one has.
 
-    LoRA's A matrices are exempt from "not all zero": their partner B starts at zero.
+    LoRA's A matrices are exempt from "not all zero": their partner B starts at zero; so are both of AdaLoRA's, whose E
+    does.
 
     Raises:
         PreflightError: naming the first parameter for which it is not so.
     """
+    names = dict(model.named_parameters()).keys()
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             if parameter.grad is not None:
@@ -163,7 +177,8 @@ def check_gradients(model: torch.nn.Module) -> str:
             continue
         if parameter.grad is None or not bool(parameter.grad.isfinite().all()):
             raise PreflightError(f"preflight: the trainable parameter {name} receives no finite gradient")
-        if "lora_A" not in name and not bool(parameter.grad.any()):
+        waits = "lora_A" in name or (".lora_B." in name and name.replace(".lora_B.", ".lora_E.") in names)
+        if not waits and not bool(parameter.grad.any()):
             raise PreflightError(f"preflight: the gradient of {name} is zero everywhere: it would not be trained")
     trainable, total = count_parameters(model)
     if not trainable:
@@ -174,8 +189,10 @@ def check_gradients(model: torch.nn.Module) -> str:
 def check_memory(trainer: SpeechTrainer, data: TrainingSet, sampler: BucketSampler) -> str:
     """The largest planned micro-batch fits, judged by the tensors one utterance keeps for its backward pass.
 
+    Where it does not and a smaller one does, micro-batches begin at the size that does.
+
     Raises:
-        InputError: the estimate exceeds the memory that is free.
+        InputError: the estimate for a single utterance exceeds the memory that is free.
     """
     model = trainer.model
     assert isinstance(model, torch.nn.Module)
@@ -187,12 +204,26 @@ def check_memory(trainer: SpeechTrainer, data: TrainingSet, sampler: BucketSampl
         ),
         key=lambda b: b[0] * b[1],
     )
-    one = int(np.argmax(sampler.durations_s <= context_s))
-    kept_bytes = _kept_for_backward(trainer, Collator(data.family)([data[Pick(one, context_s)]]))
+    pick = Pick(int(np.argmax(sampler.durations_s <= context_s)), context_s)
+    if data.format is not None:
+        from speechtune.training.format_check import fullest_pick
+
+        pick = fullest_pick(sampler, context_s)
+    one = Collator(data.family)([data[pick]])
+    kept_bytes = _kept_for_backward(trainer, one)
     model.zero_grad(set_to_none=True)
     trainable, _ = count_parameters(model)
-    needed = MEMORY_RESERVE * (kept_bytes * size + trainable * 4 * 3)
+    state_bytes = trainer.plan.state_bytes if trainer.plan is not None else trainable * 4 * 2
+    needed = MEMORY_RESERVE * (kept_bytes * size + trainable * 4 + state_bytes)
     free = _free_memory(trainer.args.device)
+    fitting = int((free / MEMORY_RESERVE - trainable * 4 - state_bytes) // kept_bytes)
+    if needed > free and fitting >= 1 and not trainer.args.fsdp:
+        trainer.finder.start_with(fitting, size, fitting * elements_of(one))
+        return (
+            f"{free / 2**30:.1f} GiB are free and the largest batch ({size} utterances at {context_s:.1f} s) needs "
+            f"about {needed / 2**30:.1f}: micro-batches are cut to {fitting} such utterances, the optimiser step stays "
+            "the same"
+        )
     if needed > free:
         raise InputError(
             f"the largest batch ({size} utterances at {context_s:.1f} s) needs about {needed / 2**30:.1f} GiB and "
@@ -258,7 +289,7 @@ def _as_it_was(model: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def _deterministic(model: torch.nn.Module) -> Iterator[None]:
     """No dropout, no layer drop, no SpecAugment: what is left must not depend on the batch split."""
-    names = ("p", "dropout", "attention_dropout", "activation_dropout", "layerdrop")
+    names = ("p", "dropout", "attention_dropout", "activation_dropout", "dropout_positions", "layerdrop")
     changed: list[tuple[Any, str, Any]] = []
     for module in model.modules():
         for name in names:
@@ -270,6 +301,9 @@ def _deterministic(model: torch.nn.Module) -> Iterator[None]:
     if getattr(config, "apply_spec_augment", False):
         changed.append((config, "apply_spec_augment", True))
         config.apply_spec_augment = False
+    if getattr(config, "layerdrop", 0):
+        changed.append((config, "layerdrop", config.layerdrop))
+        config.layerdrop = 0.0
     try:
         yield
     finally:

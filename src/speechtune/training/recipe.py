@@ -13,6 +13,8 @@ from speechtune.decoding.config import DecodingConfig
 from speechtune.models.config import AdapterConfig, Context, ModelConfig
 from speechtune.scoring.config import ScoringConfig
 from speechtune.training.config import TrainingConfig
+from speechtune.training.stages import StageConfig, stages_of
+from speechtune.training.upload import UploadConfig
 
 
 class TestSet(BaseModel):
@@ -43,6 +45,12 @@ class EvaluationConfig(BaseModel):
     baseline_contexts: list[Context] | None = Field(
         None, description="Audio contexts for the base model; the same ones when not given."
     )
+    guard_each: int | None = Field(
+        None,
+        ge=1,
+        description="At every evaluation of the run also decode this many utterances of the guard sets (a fixed draw, "
+        "shared among them): guard_wer and forgetting in metrics.jsonl; none: guards are measured at the end only.",
+    )
     scoring: ScoringConfig = Field(default_factory=ScoringConfig)
 
 
@@ -57,6 +65,13 @@ class Recipe(BaseModel):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     decoding: DecodingConfig = Field(default_factory=DecodingConfig)
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    upload: UploadConfig = Field(default_factory=UploadConfig)
+
+    stages: list[StageConfig] = Field(
+        default_factory=list,
+        description="Trainings one after another, each {name, and the keys of data, model, adapter and training that "
+        "differ in it}, starting from the weights the one before kept; none: one training.",
+    )
 
     def test_sets(self) -> list[TestSet]:
         """The sets to measure, with the default filled in."""
@@ -67,6 +82,8 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe with ``key=value`` overrides.
 
     Raises:
-        InputError: see `speechtune.core.config.load_config`.
+        InputError: see `speechtune.core.config.load_config` and `speechtune.training.stages.stages_of`.
     """
-    return load_config(Recipe, path, overrides)
+    recipe = load_config(Recipe, path, overrides)
+    stages_of(recipe, Path())
+    return recipe

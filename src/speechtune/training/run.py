@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PrinterCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
 
 from speechtune.core.errors import InputError, explain_write_errors
@@ -15,15 +14,30 @@ from speechtune.core.files import read_json, write_json, write_jsonl, write_text
 from speechtune.core.progress import Bar, note, set_quiet
 from speechtune.core.provenance import provenance
 from speechtune.corpus.table import Corpus
-from speechtune.models.adapters import choose_trainable, save_trained
+from speechtune.models.adapters import describe_adapter, save_trained
+from speechtune.models.config import Context
 from speechtune.models.family import Family, load_family
 from speechtune.models.obtaining import resolve_model
-from speechtune.training.averaging import average_weights, evaluated_steps, set_weights
-from speechtune.training.data import TrainingSet, augment_for, masks_for, sampler_for
+from speechtune.training.adapter_set import train_adapters
+from speechtune.training.averaging import AVERAGE, keep_the_best
+from speechtune.training.batch_finder import BatchFinder, record_name
+from speechtune.training.data import TrainingSet, augment_for, masks_for, sampler_for, total_steps
 from speechtune.training.evaluation import Measurement, compare_all, dev_metrics, measure, sets_of
+from speechtune.training.forgetting import GuardWatch, forgetting
+from speechtune.training.formatting import format_for
+from speechtune.training.label_texts import prepare_family, prepare_next_stage
+from speechtune.training.monitor.wiring import watched
+from speechtune.training.objectives.combine import objectives_for
 from speechtune.training.pool import Pool, training_pool
+from speechtune.training.precision import apply_liger, attention_of
 from speechtune.training.preflight import preflight
+from speechtune.training.processes import is_main_process, join_processes, main_says
 from speechtune.training.recipe import Recipe, load_recipe
+from speechtune.training.schedules import rates
+from speechtune.training.sharding import shards
+from speechtune.training.stage_results import JoinMetrics, join_stages, summaries
+from speechtune.training.stages import Stage, stages_of
+from speechtune.training.trackers import check_trackers, prepare_trackers
 from speechtune.training.trainer import (
     Schedule,
     SpeechTrainer,
@@ -31,6 +45,8 @@ from speechtune.training.trainer import (
     newest_complete,
     training_arguments,
 )
+from speechtune.training.upload import check_upload, upload_when_asked
+from speechtune.training.what_is_trained import record, what_is_trained
 
 FINISHED = "run.json"
 """The finish mark, written last."""
@@ -38,8 +54,6 @@ FINISHED = "run.json"
 RECIPE = "recipe.yaml"
 METRICS = "metrics.jsonl"
 SCORES = "scores.json"
-AVERAGE = "average.json"
-"""Which checkpoints were averaged, and whether their average became the model."""
 
 
 @dataclass(slots=True)
@@ -67,14 +81,87 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
         note(f"{directory} is already finished")
         return Run(directory, read_json(directory / FINISHED))
     set_quiet_beside_main()
-    corpus = Corpus.load(recipe.data.corpus)
-    dev_split = corpus.split(recipe.data.dev_split)
-    measured = sets_of(recipe, corpus)
+    check_upload(recipe.upload)
+    for stage in stages_of(recipe, directory):
+        check_trackers(stage.recipe.training.trackers)
+    if recipe.adapter.per:
+        return Run(*train_adapters(recipe, directory, resume, train))
+    stages = stages_of(recipe, directory)
+    corpora = [Corpus.load(stage.recipe.data.corpus) for stage in stages]
+    dev_splits = [corpus.split(stage.recipe.data.dev_split) for stage, corpus in zip(stages, corpora, strict=True)]
+    measured = sets_of(recipe, Corpus.load(recipe.data.corpus))
+    guards = GuardWatch(recipe, measured, directory)
     base = resolve_model(recipe.model.base)
     family = load_family(base, family=recipe.model.family, language=recipe.model.language)
-    pool = training_pool(corpus, family, recipe.data)
+    prepare_family(family, [stage.recipe for stage in stages])
+    pools = [
+        training_pool(corpus, family, stage.recipe.data, keep_empty=stage.recipe.training.format.keep_empty)
+        for stage, corpus in zip(stages, corpora, strict=True)
+    ]
+    for stage, pool in zip(stages, pools, strict=True):  # what is wrong is said before the baseline is measured
+        format_for(stage.recipe.training, pool, family)
+    join_processes()
+    if not is_main_process():
+        _train_stages(stages, pools, dev_splits, family, directory, guards)
+        return Run(directory, {})
+    _open_directory(recipe, directory, resume)
+    sources = [
+        {"corpus": str(corpus.root), "fingerprint": corpus.fingerprint(), **pool.to_json()}
+        for corpus, pool in zip(corpora, pools, strict=True)
+    ]
+    if not (directory / "provenance.json").is_file():
+        facts: dict[str, Any] = {"data": sources[0], "base": {"name": recipe.model.base, "path": str(base)}}
+        facts["base"]["attention"] = attention_of(family.model)
+        if recipe.stages:
+            facts["stages"] = [{"name": one.name, "data": source} for one, source in zip(stages, sources, strict=True)]
+        write_json(directory / "provenance.json", provenance(recipe.training.seed, **facts))
+    _same_data(directory, sources, pools)
+
+    with explain_write_errors(directory):
+        before = measure(family, measured, recipe, directory, "before")
+        _train_stages(stages, pools, dev_splits, family, directory, guards)
+        tuned = load_family(directory / "model", language=recipe.model.language)
+        after = measure(tuned, measured, recipe, directory, "after")
+        run = _finish(recipe, directory, stages[-1], before, after, tuned.contexts)
+    upload_when_asked(recipe, directory)
+    return run
+
+
+def _train_stages(
+    stages: list[Stage], pools: list[Pool], dev_splits: list[Corpus], base: Family, directory: Path, guards: GuardWatch
+) -> None:
+    """Carry out the stages that are not done yet, each from the weights of the one before, an adapter merged."""
+    started_from: Stage | None = None
+    for stage, pool, dev in zip(stages, pools, dev_splits, strict=True):
+        if not main_says(stage.is_done):
+            recipe = stage.recipe
+            family = load_family(started_from.model, language=recipe.model.language) if started_from else base
+            if started_from:
+                prepare_next_stage(family, recipe, pool.utterances)
+            if is_main_process():
+                _announce(stage, started_from, pool)
+            data, joined = training_set(pool, family, recipe), [JoinMetrics(directory, stages)]
+            _fit(recipe, stage.directory, data, dev, joined, guards)
+        started_from = stage
+    if is_main_process() and stages[0].name:
+        join_stages(directory, stages)
+
+
+def _announce(stage: Stage, started_from: Stage | None, pool: Pool) -> None:
+    amount = f"{len(pool.utterances)} utterances, {pool.seconds_of_audio / 60:.1f} min"
+    if not stage.name:
+        note(f"training on {amount}")
+        return
+    source = "the base model" if started_from is None else f"what {started_from.name} kept"
+    merged = started_from is not None and started_from.recipe.adapter.kind != "none"
+    note(f"stage {stage.name}: on {amount}, from {source}{', its adapter merged into the weights' if merged else ''}")
+    write_text(stage.directory / RECIPE, _as_yaml(stage.recipe))
+
+
+def training_set(pool: Pool, family: Family, recipe: Recipe) -> TrainingSet:
+    """The examples of a training, with the changes of waveforms and features that its recipe asks for."""
     learnt = Corpus(pool.corpus.root, pool.utterances)
-    data = TrainingSet(
+    return TrainingSet(
         pool.corpus,
         pool.utterances,
         family,
@@ -82,37 +169,8 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
         draw=pool.draw,
         augment=augment_for(recipe.training, learnt, family.limits.max_audio_s),
         masks=masks_for(recipe.training),
+        format=format_for(recipe.training, pool, family, lower=recipe.data.case == "lower"),
     )
-    if not is_main_process():
-        _fit(recipe, directory, data, dev_split)
-        return Run(directory, {})
-    _open_directory(recipe, directory, resume)
-    fingerprint = corpus.fingerprint()
-    if not (directory / "provenance.json").is_file():
-        facts: dict[str, Any] = {
-            "data": {
-                "corpus": str(corpus.root),
-                "fingerprint": fingerprint,
-                **pool.to_json(),
-            },
-            "base": {"name": recipe.model.base, "path": str(base)},
-        }
-        write_json(directory / "provenance.json", provenance(recipe.training.seed, **facts))
-    _same_data(directory, fingerprint, pool)
-
-    with explain_write_errors(directory):
-        note(f"training on {len(pool.utterances)} utterances, {pool.seconds_of_audio / 60:.1f} min")
-        before = measure(family, measured, recipe, directory, "before")
-        if not (directory / "model" / "config.json").is_file():
-            _fit(recipe, directory, data, dev_split)
-        tuned = load_family(directory / "model", language=recipe.model.language)
-        after = measure(tuned, measured, recipe, directory, "after")
-        return _finish(recipe, directory, before, after)
-
-
-def is_main_process() -> bool:
-    """Whether this process measures, writes and speaks: the only one, or rank 0 under torchrun."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def set_quiet_beside_main() -> None:
@@ -122,9 +180,6 @@ def set_quiet_beside_main() -> None:
 
 
 def _open_directory(recipe: Recipe, directory: Path, resume: bool) -> None:
-    from omegaconf import OmegaConf
-
-    text = OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump()))
     stored = directory / RECIPE
     if stored.is_file():
         if not resume:
@@ -133,7 +188,13 @@ def _open_directory(recipe: Recipe, directory: Path, resume: bool) -> None:
         return
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InputError(f"{directory} exists and holds no run: choose another --out")
-    write_text(stored, text)
+    write_text(stored, _as_yaml(recipe))
+
+
+def _as_yaml(recipe: Recipe) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(OmegaConf.create(recipe.model_dump()))
 
 
 def _same_recipe(old: Recipe, new: Recipe, stored: Path) -> None:
@@ -156,48 +217,83 @@ def _value_at(values: dict[str, Any], key: str) -> Any:
     return value
 
 
-def _same_data(directory: Path, fingerprint: str, pool: Pool) -> None:
-    stored = read_json(directory / "provenance.json")["data"]
-    pairs = [("the corpus", stored["fingerprint"], fingerprint)]
-    for old, part in zip(stored.get("mix", []), pool.parts, strict=True):
-        pairs.append((str(part.corpus.root), old["fingerprint"], part.fingerprint))
-    for name, then, now in pairs:
-        if then != now:
+def _same_data(directory: Path, sources: list[dict[str, Any]], pools: list[Pool]) -> None:
+    record = read_json(directory / "provenance.json")
+    stored = [stage["data"] for stage in record.get("stages", [])] or [record["data"]]
+    pairs = []
+    for then, now, pool in zip(stored, sources, pools, strict=True):
+        name = "the corpus" if len(sources) == 1 else now["corpus"]
+        pairs.append((name, then["fingerprint"], now["fingerprint"]))
+        for old, part in zip(then.get("mix", []), pool.parts, strict=True):
+            pairs.append((str(part.corpus.root), old["fingerprint"], part.fingerprint))
+    for name, before, after in pairs:
+        if before != after:
             raise InputError(
-                f"{name} has changed since {directory} was started (fingerprint {then[:12]} then, {now[:12]} now): "
+                f"{name} has changed since {directory} was started (fingerprint {before[:12]} then, {after[:12]} now): "
                 "restore it, or start a new run with another --out"
             )
 
 
-def _fit(recipe: Recipe, directory: Path, data: TrainingSet, dev: Corpus) -> None:
+def _fit(
+    recipe: Recipe,
+    directory: Path,
+    data: TrainingSet,
+    dev: Corpus,
+    more_callbacks: Sequence[TrainerCallback],
+    guards: GuardWatch,
+) -> None:
     """Train, and write the best checkpoint's weights to ``directory/model``."""
     config, family = recipe.training, data.family
     sampler = sampler_for(config, data)
-    steps = -(-len(sampler) // config.batch.accumulate)
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(directory / "tensorboard")
+    steps = total_steps(config, sampler)
+    prepare_trackers(config.trackers, directory)
     device = next(family.model.parameters()).device.type
     arguments = training_arguments(config, directory, device, steps)
     set_seed(config.seed)
     _spec_augment(recipe, family)
     family.regularise(config.dropout, config.label_smoothing)
-    model = choose_trainable(family, recipe.model, recipe.adapter)
+    if config.liger:
+        apply_liger(family)
+    if data.format is not None:
+        data.format.begin()
+    trained = what_is_trained(family, recipe, steps)
+    model = trained.model
+    if is_main_process():
+        record(trained.plan, directory)
+    objectives = objectives_for(config, family, model, directory)
+    divided = shards(recipe, family)
+    shown = family if divided is None else divided.whole
     schedule = Schedule(config, sampler)
-    callbacks = [schedule, _Record(directory, sampler.epoch_ends(), config.batch.accumulate)]
+    callbacks = [schedule, _Record(directory, sampler.epoch_ends(), config.batch.accumulate), *trained.callbacks]
+    monitor, watching = watched(recipe, directory, data, sampler, model)
+    callbacks = [*watching[:-1], schedule, watching[-1], *callbacks[1:], *more_callbacks]
+    callbacks += objectives.callbacks if objectives is not None else []
     trainer = SpeechTrainer(
         model,
         arguments,
         data,
         sampler,
-        evaluate=lambda: dev_metrics(family, dev, recipe),
+        evaluate=lambda: dev_metrics(shown, dev, recipe, monitor.see_dev) | guards.metrics(shown),
         callbacks=callbacks,
         keep_newest=config.keep_checkpoints,
         keep_evaluated=config.average_last,
+        keep_best=config.averages.best,
+        objectives=objectives,
+        plan=trained.plan,
+        finder=BatchFinder(directory / record_name()),
+        rate=rates(config.schedule, config.schedule_shape, steps, config.warmup_share, config.warmup_steps),
     )
+    trainer.gather = None if divided is None else divided.gather
     trainer.remove_callback(PrinterCallback)
+    monitor.attach(trainer)
     _start_or_continue(trainer, schedule, directory, config.preflight)
+    monitor.go_on(trainer)
+    if divided is not None:
+        divided.leave(trainer)
+        model = shown.model
     if is_main_process():
-        _keep_the_best(trainer, model, directory, config.average_last)
-        save_trained(family, model, directory)
+        keep_the_best(trainer, model, directory, config)
+        save_trained(shown, model, directory)
 
 
 def _start_or_continue(trainer: SpeechTrainer, schedule: Schedule, directory: Path, check: bool) -> None:
@@ -213,33 +309,10 @@ def _start_or_continue(trainer: SpeechTrainer, schedule: Schedule, directory: Pa
         return
     trainer.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
     note(f"continuing from step {trainer.state.global_step} of {trainer.args.max_steps}")
-    if trainer.state.global_step < trainer.args.max_steps and not schedule.is_over(trainer.state):
+    if trainer.state.global_step < trainer.args.max_steps and not (
+        schedule.is_over(trainer.state) or (trainer.watch is not None and trainer.watch.is_over(trainer.state))
+    ):
         trainer.train(resume_from_checkpoint=str(checkpoint))
-
-
-def _keep_the_best(trainer: SpeechTrainer, model: torch.nn.Module, directory: Path, average_last: int) -> None:
-    """Put the weights to keep into the model: the average of the last ones if it is no worse, else the best step's."""
-    history = trainer.state.log_history
-    best = best_step(history)
-    steps = evaluated_steps(history, average_last)
-
-    def load(step: int | None) -> None:
-        trainer._load_from_checkpoint(str(directory / "checkpoints" / f"checkpoint-{step}"), model)
-
-    if len(steps) > 1:
-        average = average_weights(model, steps, load)
-        set_weights(model, average)
-        metrics = trainer.evaluate_weights()
-        lowest = min(row["eval_wer"] for row in history if "eval_wer" in row)
-        chosen = metrics["wer"] <= lowest
-        write_json(directory / AVERAGE, {"steps": steps, "best_single_wer": lowest, "chosen": chosen, **metrics})
-        note(
-            f"average of the {len(steps)} last checkpoints: dev WER {100 * metrics['wer']:.1f} %, "
-            f"best single one {100 * lowest:.1f} %: keeping the {'average' if chosen else 'single one'}"
-        )
-        if chosen:
-            return
-    load(best)
 
 
 def _spec_augment(recipe: Recipe, family: Family) -> None:
@@ -250,28 +323,40 @@ def _spec_augment(recipe: Recipe, family: Family) -> None:
     config.mask_feature_prob, config.mask_feature_length = wanted.feature_prob, wanted.feature_length
 
 
-def _finish(recipe: Recipe, directory: Path, before: list[Measurement], after: list[Measurement]) -> Run:
+def _finish(
+    recipe: Recipe,
+    directory: Path,
+    last: Stage,
+    before: list[Measurement],
+    after: list[Measurement],
+    known: tuple[Context, ...],
+) -> Run:
     comparisons = compare_all(before, after, recipe)
     scores = {
         "measurements": [measurement.to_json() for measurement in [*before, *after]],
         "comparisons": comparisons,
     }
     write_json(directory / SCORES, scores)
-    state = newest_complete(directory / "checkpoints")
+    state = newest_complete(last.directory / "checkpoints")
     log = read_json(state / "trainer_state.json")["log_history"] if state else []
     summary = {
         "run": str(directory),
         "model": str(directory / "model"),
         "best_step": best_step(log),
-        "averaged_steps": _averaged_steps(directory),
+        "averaged_steps": _averaged_steps(last.directory),
         "comparisons": comparisons,
+        "forgetting": forgetting(before, after, recipe.decoding.context),
         "trained_for": {
-            "audio_context": recipe.training.audio_context.mode,
-            "full_share": recipe.training.audio_context.full_share,
+            "audio_context": last.recipe.training.audio_context.mode,
+            "full_share": last.recipe.training.audio_context.full_share,
         },
     }
-    trained_for = {"audio_contexts": _contexts_trained(recipe), "language": recipe.model.language}
+    contexts = [one for one in _contexts_trained(last.recipe) if one in known] or list(known)
+    trained_for = {"audio_contexts": contexts, "language": recipe.model.language}
     write_json(directory / "model" / "speechtune.json", trained_for)
+    describe_adapter(last.directory, trained_for, None if recipe.stages else recipe.model.base)
+    if recipe.stages:
+        summary["stages"] = summaries(stages_of(recipe, directory))
     write_json(directory / FINISHED, summary)
     return Run(directory, summary)
 

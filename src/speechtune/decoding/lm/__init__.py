@@ -1,0 +1,1 @@
+"""Word and token n-gram language models: training, ARPA, interpolation, rescoring, shallow fusion."""

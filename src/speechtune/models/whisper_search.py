@@ -1,0 +1,200 @@
+"""Whisper's decoding with N-best lists, sampling, prompts, and guides that change the scores of the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.modeling_outputs import BaseModelOutput
+
+from speechtune.core.errors import InputError
+from speechtune.models.family import Hypothesis
+from speechtune.models.search_config import SearchConfig
+
+if TYPE_CHECKING:
+    from speechtune.models.whisper import WhisperFamily
+
+Guide = Callable[[int], LogitsProcessor]
+"""Makes a logits processor, given how many tokens come before the text: a language model, terms to prefer."""
+
+_LOGITS_PER_CHUNK = 200_000_000
+
+
+def search_whisper(
+    family: WhisperFamily,
+    waveforms: Sequence[np.ndarray],
+    n_frames: int,
+    max_new_tokens: int,
+    beams: int,
+    search: SearchConfig,
+    guides: Sequence[Guide] = (),
+) -> list[Hypothesis]:
+    """The best hypothesis of each clip, with all kept ones in its ``nbest``, best first.
+
+    Their order is the search's (its length penalty and guides included), that of sampled ones the mean
+    log-probability. ``log_prob`` and ``sum_log_prob`` are the model's own, of temperature 1 and without guides.
+
+    Raises:
+        InputError: more hypotheses than beams, or a prompt that leaves no room for text.
+    """
+    _check(search, beams)
+    device = next(family.model.parameters()).device
+    features = family.front_end(waveforms, n_frames, device=str(device))
+    encoded = family.part("encoder")(features)
+    hidden = encoded.last_hidden_state  # generate repeats it, in place, for every beam
+    given, start = prompt_tokens(family, search)
+    limit = min(max_new_tokens, family.limits.max_label_tokens - len(given))
+    if limit < 1:
+        raise InputError(
+            f"prompt and prefix take {len(given)} of the {family.limits.max_label_tokens} tokens that the model has "
+            "for them and the text: shorten them"
+        )
+    config = _generation_config(family, limit, beams, search)
+    processors = LogitsProcessorList([family.no_timestamps(), *(guide(len(given)) for guide in guides)])
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=search.sample):
+        if search.sample:
+            torch.manual_seed(search.seed)
+        found: Any = GenerationMixin.generate(
+            family.model,
+            encoder_outputs=encoded,
+            decoder_input_ids=torch.tensor([given] * len(waveforms), device=device),
+            generation_config=config,
+            logits_processor=processors,
+        )
+    kept = search.n_best
+    log_probs, silence = teacher_forced(family, hidden, found, len(given), start, kept, config)
+    prefix = given[start:]
+    prefix = prefix[len(family.prompt) :]
+    results = []
+    for clip in range(len(waveforms)):
+        lists = [
+            _hypothesis(family, prefix, found[row, len(given) :].tolist(), log_probs[row], limit, silence[clip])
+            for row in range(clip * kept, (clip + 1) * kept)
+        ]
+        if search.sample:
+            lists.sort(key=lambda one: -one.log_prob)
+        results.append(lists[0].with_nbest(lists) if kept > 1 else lists[0])
+    return results
+
+
+def prompt_tokens(family: WhisperFamily, search: SearchConfig) -> tuple[list[int], int]:
+    """The tokens before the text, and where the start-of-transcript is among them."""
+    encode = family.tokenizer.encode
+    words = " ".join([*search.hotwords, *([search.prompt.strip()] if search.prompt else [])])
+    previous: list[int] = []
+    if words:
+        begin = int(family.tokenizer.convert_tokens_to_ids("<|startofprev|>"))
+        room = family.limits.max_label_tokens // 2 - 1
+        previous = [begin, *encode(" " + words, add_special_tokens=False)[-room:]]
+    prefix = family.tokens(search.prefix)[0][len(family.prompt) : -1] if search.prefix else []
+    return [*previous, *family.prompt, *prefix], len(previous)
+
+
+def _check(search: SearchConfig, beams: int) -> None:
+    if search.n_best > beams and not search.sample:
+        raise InputError(
+            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set as many beams, or sample: true"
+        )
+    if search.sample and 1 < beams < search.n_best:
+        raise InputError(
+            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set beams to 1, or more"
+        )
+
+
+def _generation_config(family: WhisperFamily, limit: int, beams: int, search: SearchConfig) -> Any:
+    banned = {*(family.generation_config.suppress_tokens or []), *search.suppress_tokens}
+    for text in search.suppress:
+        for form in (text, " " + text):
+            tokens = family.tokenizer.encode(form, add_special_tokens=False)
+            if len(tokens) == 1:
+                banned.add(int(tokens[0]))
+    if family.eot in banned:
+        raise InputError(f"decoding.search.suppress_tokens forbids the end of the text ({family.eot}): remove it")
+    sampling = {
+        "temperature": search.temperature,
+        "top_k": search.top_k,
+        "top_p": search.top_p,
+        "min_p": search.min_p or None,
+        "typical_p": search.typical_p,
+    }
+    ranking = {"length_penalty": search.length_penalty, "early_stopping": search.early_stopping}
+    return GenerationConfig(
+        max_new_tokens=limit,
+        num_beams=beams,
+        num_return_sequences=search.n_best,
+        do_sample=search.sample,
+        **(sampling if search.sample else {}),
+        **(ranking if beams > 1 else {}),
+        repetition_penalty=search.repetition_penalty,
+        no_repeat_ngram_size=search.no_repeat_ngram,
+        eos_token_id=family.eot,
+        pad_token_id=family.eot,
+        decoder_start_token_id=family.config.decoder_start_token_id,
+        suppress_tokens=sorted(banned) or None,
+        begin_suppress_tokens=family.generation_config.begin_suppress_tokens or None,
+    )
+
+
+def teacher_forced(
+    family: WhisperFamily,
+    hidden: torch.Tensor,
+    tokens: torch.Tensor,
+    given: int,
+    start: int,
+    kept: int,
+    config: Any,
+) -> tuple[list[list[float]], list[float]]:
+    """Log-probability of every token behind the ``given`` ones, and of silence, computed anew from the tokens.
+
+    Args:
+        hidden: what the encoder made, (clips, positions, width).
+        tokens: (clips x kept, length), the given ones included.
+        start: where the start-of-transcript is.
+        config: its suppressed tokens have no probability.
+
+    Returns:
+        One list for each row of ``tokens``, and one probability of ``<|nospeech|>`` for each clip.
+
+    Raises:
+        ValueError: the rows of ``tokens`` are not ``kept`` for each clip.
+    """
+    if len(tokens) != kept * len(hidden):
+        raise ValueError(f"{len(tokens)} hypotheses are not {kept} for each of {len(hidden)} clips")
+    model: Any = family.model
+    silent = family.first_timestamp - 2
+    rows: list[list[float]] = []
+    silence: list[float] = []
+    clips = max(1, _LOGITS_PER_CHUNK // (kept * tokens.shape[1] * int(family.config.vocab_size)))
+    for first in range(0, len(hidden), clips):
+        part = tokens[first * kept : (first + clips) * kept]
+        states = hidden[first : first + clips].repeat_interleave(kept, dim=0)
+        logits = model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=part[:, :-1]
+        ).logits.float()
+        silence += logits[::kept, start].softmax(-1)[:, silent].tolist()
+        logits = logits[:, given - 1 :]
+        logits[..., family.first_timestamp :] = -torch.inf
+        logits[..., config.suppress_tokens or []] = -torch.inf
+        logits[:, 0, config.begin_suppress_tokens or []] = -torch.inf
+        rows += logits.log_softmax(-1).gather(-1, part[:, given:, None]).squeeze(-1).tolist()
+    return rows, silence
+
+
+def _hypothesis(
+    family: WhisperFamily, prefix: list[int], row: list[int], log_probs: list[float], limit: int, silence: float
+) -> Hypothesis:
+    ended = family.eot in row
+    length = row.index(family.eot) if ended else len(row)
+    counted = log_probs[: length + ended]
+    return Hypothesis(
+        text=family.text([*prefix, *row[:length]]),
+        tokens=[*prefix, *row[:length]],
+        log_prob=sum(counted) / max(len(counted), 1),
+        truncated=not ended and length >= limit,
+        token_log_probs=counted[:length] if not prefix else None,
+        sum_log_prob=sum(counted),
+        no_speech_prob=silence,
+    )

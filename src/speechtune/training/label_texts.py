@@ -1,0 +1,57 @@
+"""The training texts of a recipe, before the model has chosen what it can take: what a new vocabulary is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from speechtune.corpus.conditions import filter_utterances
+from speechtune.corpus.config import DataConfig, MixPart
+from speechtune.corpus.table import Corpus, Utterance
+from speechtune.models.family import Family
+from speechtune.training.recipe import Recipe
+
+
+def prepare_family(family: Family, recipes: Sequence[Recipe]) -> None:
+    """Give the base model of a run what its recipes' training texts ask for (`Family.prepare`).
+
+    Args:
+        family: the base model.
+        recipes: of all stages; their texts together make a new vocabulary.
+
+    Raises:
+        InputError: see `Family.prepare`.
+    """
+    texts = [text for recipe in recipes for text in label_texts(recipe.data)]
+    family.prepare(recipes[0].model.ctc, texts, recipes[0].training.seed)
+
+
+def prepare_next_stage(family: Family, recipe: Recipe, utterances: Iterable[Utterance]) -> None:
+    """Prepare what an earlier stage kept: its vocabulary and head stay."""
+    kept = recipe.model.ctc.model_copy(update={"head": "keep"})
+    family.prepare(kept, _texts(utterances, recipe.data), recipe.training.seed)
+
+
+def label_texts(data: DataConfig) -> list[str]:
+    """The texts of the training split, or of every part of a mixture, that fulfil the recipe's conditions."""
+    own = Corpus.load(data.corpus)
+    if not data.mix:
+        return _filtered(own.split(data.train_split), data, MixPart(weight=1.0))
+    found: list[str] = []
+    for part in data.mix:
+        whole = own if part.corpus is None or Path(part.corpus) == own.root else Corpus.load(part.corpus)
+        unsplit = part.split is None and all(row.split is None for row in whole)
+        chosen = whole if unsplit else whole.split(part.split or data.train_split)
+        if part.language is not None:
+            chosen = chosen.subset(lambda row, code=part.language: row.language == code)  # type: ignore[misc]
+        found += _filtered(chosen, data, part)
+    return found
+
+
+def _filtered(corpus: Corpus, data: DataConfig, part: MixPart) -> list[str]:
+    kept, _ = filter_utterances(corpus.utterances, [*data.where, *part.where], str(corpus.root))
+    return _texts(kept, data)
+
+
+def _texts(utterances: Iterable[Utterance], data: DataConfig) -> list[str]:
+    return [one.text.lower() if data.case == "lower" else one.text for one in utterances]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "speechtune"
 
-ROOMS = ("core", "audio", "corpus", "models", "decoding", "scoring", "training", "report", "cli")
+ROOMS = ("core", "audio", "corpus", "models", "decoding", "scoring", "training", "export", "report", "cli")
 """In the order of the data's way; a room may import itself and what stands before it."""
 
 

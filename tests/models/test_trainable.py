@@ -35,7 +35,7 @@ def test_every_parameter_has_one_place_and_encoder_means_the_whole_encoder(famil
     ("selection", "pattern"),
     [
         ({"encoder": [0.5, 1.0]}, r"encoder\.(layers\.1\.|layer_norm)"),
-        ({"encoder": [0.0, 0.5]}, r"encoder\.(conv|embed_positions|layers\.0\.)"),
+        ({"encoder": [0.0, 0.5]}, r"encoder\.(conv|layers\.0\.)"),
         ({"encoder.layers": [0.5, 1.0], "decoder.final_norm": True}, r"encoder\.layers\.1\.|decoder\.layer_norm"),
         ("norms", r"layer_norm"),
         ("biases", r"bias$"),

@@ -12,7 +12,7 @@ from speechtune.core.errors import InputError
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.counting import NormaliserSpec, count_texts
 from speechtune.scoring.inputs import load_input
-from speechtune.scoring.score import score_files
+from speechtune.scoring.score_report import score_files
 
 
 def _write(path: Path, *rows: Any) -> Path:

@@ -13,7 +13,8 @@ from speechtune.core.files import read_jsonl
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.transcript import Transcript, write_transcripts
 from speechtune.scoring.config import ScoringConfig
-from speechtune.scoring.score import UNKNOWN, Score, compare, corpus_from_lines, score_files, score_transcripts
+from speechtune.scoring.score import UNKNOWN, Score, compare, corpus_from_lines, score_transcripts
+from speechtune.scoring.score_report import score_files
 
 FAST = ScoringConfig(resamples=100)
 

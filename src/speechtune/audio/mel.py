@@ -39,6 +39,11 @@ class LogMel:
         self._filters = torch.from_numpy(filters.T.copy()).to(torch.float32)
         self._window = torch.hann_window(WINDOW_SAMPLES)
 
+    @property
+    def filters(self) -> np.ndarray:
+        """The mel filters, float32 of shape (n_mels, 201)."""
+        return self._filters.numpy()
+
     def __call__(self, waveforms: Sequence[np.ndarray], n_frames: int, device: str = "cpu") -> torch.Tensor:
         """Features of a batch.
 

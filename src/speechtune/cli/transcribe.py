@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from speechtune.cli.common import Json, Outcome, Quiet, verb
+from speechtune.cli.common import Json, Outcome, Overwrite, Quiet, verb
 
 
 @verb
 def command(
     model: Annotated[str, typer.Argument(help="A run, a model directory, or a catalogue name.")],
-    source: Annotated[Path, typer.Argument(help="An audio file, a folder of audio files, or a corpus.")],
+    source: Annotated[Path, typer.Argument(help="An audio file, a folder of audio files, a corpus, or a JSONL.")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, as in decoding.search.n_best=8.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write transcripts here (JSONL).")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write transcripts here.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--format", help="jsonl, json, txt, srt or vtt; without it, by the suffix of --out, else jsonl."),
+    ] = None,
     split: Annotated[str | None, typer.Option("--split", help="Only this split of a corpus.")] = None,
     language: Annotated[str | None, typer.Option("--language", help="Language of the speech, as in en.")] = None,
     context: Annotated[str | None, typer.Option("--context", help="Audio context: fit or full.")] = None,
@@ -26,43 +30,30 @@ def command(
     settings: Annotated[
         Path | None, typer.Option("--settings", help="YAML with a decoding: block, as speechtune lm tune writes.")
     ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Append to --out as it goes; the same command goes on after any end.")
+    ] = False,
+    shard: Annotated[str | None, typer.Option("--shard", help="Only every n-th input, as in 3/8; streams.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that decode; above 1 it streams.")] = 1,
+    overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Outcome:
-    """Write what is said: one transcript for every utterance."""
-    from speechtune.decoding.sources import open_model, open_source, transcribe_to
+    """Write what is said in recordings of any length: one transcript for every utterance."""
+    from speechtune.decoding.sources import open_model
+    from speechtune.decoding.transcribe_source import transcribe_source
 
-    opened = open_model(
-        model,
-        language=language,
-        context=context,
-        batch_size=batch_size,
-        beams=beams,
-        settings=settings,
-        overrides=overrides or [],
-    )
-    corpus = open_source(source, split, window_s=opened.family.limits.max_audio_s)
-    transcripts = transcribe_to(opened, corpus, out)
-    result = {
-        "model": str(opened.path),
-        "context": opened.decoding.context,
-        "kept": len(transcripts),
-        "dropped_by_reason": {},
-        "seconds_of_audio": round(corpus.seconds_of_audio, 3),
-        "out": str(out) if out else None,
-        "transcripts": [
-            {
-                "utterance_id": one.utterance_id,
-                "text": one.text,
-                "flags": one.flags,
-                **({"nbest": one.nbest} if one.nbest else {}),
-            }
-            for one in transcripts
-        ],
+    options: dict[str, Any] = {
+        "language": language,
+        "context": context,
+        "batch_size": batch_size,
+        "beams": beams,
+        "settings": settings,
+        "overrides": overrides or [],
     }
-    text = (
-        f"{len(transcripts)} transcripts in {out}"
-        if out
-        else "\n".join(f"{one.utterance_id}\t{one.text}" for one in transcripts)
-    )
-    return result, text
+    if stream or shard or workers > 1 or source.suffix == ".jsonl":
+        from speechtune.decoding.scale.verb import StreamWords, stream_verb
+
+        return stream_verb(model, options, StreamWords(source, out, kind, split, shard, workers, overwrite))
+    opened = open_model(model, **options)
+    return transcribe_source(opened, source, split, out, kind, overwrite)

@@ -9,6 +9,7 @@ import numpy as np
 from speechtune.core.progress import track
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.guards import active_guard
 from speechtune.decoding.searching import Searcher
 from speechtune.decoding.transcript import Transcript
 from speechtune.models.family import Family
@@ -40,12 +41,16 @@ def transcribe(
     family.model.eval()
     found: dict[str, Transcript] = {}
     searcher = Searcher(family, config)
+    guard = active_guard(family, config)
     batches = plan_batches(family, utterances, config)
     try:
         for batch, n_frames in track(batches, title):
             waveforms = [load(utterance) for utterance in batch]
             names = [utterance.utterance_id for utterance in batch]
-            found.update(zip(names, searcher.transcripts(names, waveforms, n_frames), strict=True))
+            transcripts = searcher.transcripts(names, waveforms, n_frames)
+            if guard is not None:
+                transcripts = guard.watch(transcripts, waveforms, n_frames)
+            found.update(zip(names, transcripts, strict=True))
     finally:
         family.model.train(was_training)
     return [found[utterance.utterance_id] for utterance in utterances]

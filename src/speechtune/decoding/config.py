@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from speechtune.decoding.guards_config import GuardsConfig
@@ -10,12 +12,27 @@ from speechtune.decoding.search_blocks import BoostConfig, FallbackConfig, LmCon
 from speechtune.models.config import Context
 from speechtune.models.search_config import SearchConfig
 
+ComputeType = Literal[
+    "float32", "float16", "bfloat16", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "auto"
+]
+"""CTranslate2's names of how it computes."""
+
 
 class DecodingConfig(BaseModel):
     """How text is generated from audio."""
 
     model_config = ConfigDict(extra="forbid")
 
+    engine: Literal["torch", "ctranslate2"] = Field(
+        "torch",
+        description="What computes: torch, or ctranslate2 (Whisper only, in transcribe and evaluate; converted once "
+        "and kept below SPEECHTUNE_HOME). A CTranslate2 directory is always decoded by ctranslate2.",
+    )
+    compute_type: ComputeType = Field(
+        "float32", description="How ctranslate2 computes; int8 is fast on a CPU, float16 and int8_float16 on a GPU."
+    )
+    intra_threads: int = Field(0, ge=0, description="Threads of ctranslate2 within a batch on a CPU; 0: measured once.")
+    inter_threads: int = Field(0, ge=0, description="Pieces of a batch that ctranslate2 decodes at once; 0: measured.")
     context: Context = Field(
         "fit",
         description="Audio context: fit gives the model as many frames as the batch's longest clip needs, "

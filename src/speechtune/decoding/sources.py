@@ -14,10 +14,12 @@ from speechtune.core.config import load_config
 from speechtune.core.errors import InputError
 from speechtune.core.progress import note
 from speechtune.corpus.table import METADATA, Corpus, Utterance
-from speechtune.decoding.batched import transcribe_corpus
 from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.engines.opening import open_engine
+from speechtune.decoding.together.opening import names_several, open_ensemble
 from speechtune.decoding.transcript import Transcript, write_transcripts
-from speechtune.models.family import Family, load_family
+from speechtune.models.checking import is_ctranslate2
+from speechtune.models.family import Family
 from speechtune.models.obtaining import resolve_model
 
 
@@ -48,7 +50,7 @@ def open_model(
     settings: Path | None = None,
     overrides: Sequence[str] = (),
 ) -> OpenedModel:
-    """Load a run's model, a model directory, or a catalogue model.
+    """Load a run's model, a model directory, a catalogue model, or several of them joined by ``+`` as an ensemble.
 
     Without ``context``: ``fit`` where the model was trained for it (``speechtune.json`` beside its
     weights says so), else ``full``. Without ``language``: the one the run was trained with. ``settings`` is a YAML
@@ -57,16 +59,29 @@ def open_model(
     Raises:
         InputError: no such model, an unknown context, or settings that are wrong.
     """
+    if names_several(name):
+        return open_ensemble(
+            name,
+            lambda one: open_model(
+                one,
+                language=language,
+                context=context,
+                batch_size=batch_size,
+                beams=beams,
+                settings=settings,
+                overrides=overrides,
+            ),
+        )
     decoding = load_config(_Settings, settings, overrides).decoding
     given = decoding.model_fields_set
-    path = Path(name) / "model" if (Path(name) / "recipe.yaml").is_file() else resolve_model(name)
+    path = _directory(name)
     if not path.is_dir() and (Path(name) / "adapters").is_dir():
         names = ", ".join(sorted(one.name for one in (Path(name) / "adapters").iterdir() if one.is_dir()))
         raise InputError(f"{name} holds several adapters ({names}): give one of them, as in {name}/adapters/NAME")
     if not path.is_dir():
         raise InputError(f"{name} holds no finished model: wait for the run, or continue it with --resume")
     trained = trained_for(path)
-    family = load_family(path, language=language or trained.get("language"))
+    family = open_engine(path, decoding, language or trained.get("language"))
     contexts = trained.get("audio_contexts", list(family.contexts[-1:]))
     chosen = (decoding.context if "context" in given else context) or ("fit" if "fit" in contexts else "full")
     if chosen not in ("fit", "full"):
@@ -77,6 +92,13 @@ def open_model(
         note(f"warning: {name} was not trained at {chosen} context; expect many errors (trained for: {contexts})")
     rest = {"context": chosen, "batch_size": batch_size, "beams": beams}
     return OpenedModel(path, family, decoding.model_copy(update={k: v for k, v in rest.items() if k not in given}))
+
+
+def _directory(name: str) -> Path:
+    """Where a model lies: in its run, where it is, or below `models_home`."""
+    if (Path(name) / "recipe.yaml").is_file():
+        return Path(name) / "model"
+    return Path(name) if is_ctranslate2(Path(name)) else resolve_model(name)
 
 
 def trained_for(path: Path) -> dict[str, Any]:
@@ -121,8 +143,10 @@ def _is_audio(path: Path) -> bool:
 
 
 def transcribe_to(opened: OpenedModel, corpus: Corpus, out: Path | None) -> list[Transcript]:
-    """Transcribe a corpus, and write the transcripts to ``out`` if it is given."""
-    transcripts = transcribe_corpus(opened.family, corpus, opened.decoding)
+    """Transcribe a corpus of utterances of any length, and write the transcripts to ``out`` if it is given."""
+    from speechtune.decoding.long.transcribing import transcribe_all
+
+    transcripts = transcribe_all(opened.family, corpus, opened.decoding)
     if out is not None:
         write_transcripts(out, transcripts)
     return transcripts

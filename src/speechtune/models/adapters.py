@@ -224,6 +224,8 @@ def load_adapted(
     family = load_family(base or base_of(directory), language=language, device=device)
     family.model = put_on(family, directory).merge_and_unload()
     family.model.requires_grad_(True)
+    if hasattr(family, "recall"):
+        family.recall(directory)
     config: Any = getattr(family.model, "config", None)
     if config is not None:  # an adapter trained on top of this one names this directory as its base
         config._name_or_path = str(directory.resolve())

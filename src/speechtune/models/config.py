@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from speechtune.corpus.conditions import Condition
 from speechtune.models.ctc_config import CtcConfig
+from speechtune.models.qwen3_asr_config import Qwen3AsrConfig
 
 Context = Literal["fit", "full"]
 """How much audio a model sees for a clip: as long as the clip needs, or the whole padded window."""
@@ -60,6 +61,7 @@ class ModelConfig(BaseModel):
         "with a range of depth, as in {encoder: [0.5, 1.0]} for the upper half of the encoder.",
     )
     ctc: CtcConfig = Field(default_factory=CtcConfig, description="Only for CTC models.")
+    qwen3_asr: Qwen3AsrConfig = Field(default_factory=Qwen3AsrConfig, description="Only for Qwen3-ASR models.")
 
 
 class AdaLoraConfig(BaseModel):

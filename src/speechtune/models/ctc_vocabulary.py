@@ -252,7 +252,7 @@ class _Spelling:
 def _units(word: str, kind: str) -> list[str]:
     if kind == "characters":
         return list(word)
-    import regex  # type: ignore[import-untyped]
+    import regex
 
     return regex.findall(r"\X", word)
 

@@ -138,6 +138,7 @@ def pick_device() -> str:
 FAMILIES = {
     "whisper": "speechtune.models.whisper:WhisperFamily",
     **dict.fromkeys(("ctc", *CTC_TYPES), "speechtune.models.ctc:CtcFamily"),
+    "qwen3_asr": "speechtune.models.qwen3_asr:Qwen3AsrFamily",
 }
 """The class of each ``model_type``."""
 

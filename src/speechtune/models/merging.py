@@ -70,6 +70,8 @@ def merge_adapters(
     for adapter, factor in zip(adapters, factors, strict=True):
         _check_base(adapter, path)
         family = load_family(path, language=language, device="cpu")
+        if hasattr(family, "recall"):
+            family.recall(adapter)
         if not total:
             original = {name: value.detach().clone() for name, value in family.model.state_dict().items()}
             total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in original.items()}
@@ -91,7 +93,8 @@ def merge_adapters(
     named = {str(adapter): factor for adapter, factor in zip(adapters, factors, strict=True)}
     with new_directory(out, overwrite) as draft:
         family.save(draft)
-        write_json(draft / "speechtune.json", {**trained_for, "merged": {"base": base, "adapters": named}})
+        own = read_json(draft / "speechtune.json") if (draft / "speechtune.json").is_file() else {}
+        write_json(draft / "speechtune.json", {**own, **trained_for, "merged": {"base": base, "adapters": named}})
         write_json(draft / "provenance.json", provenance(base=str(path), adapters=named))
     return Merged(str(out), str(path), named, changed, difference if len(adapters) == 1 else None)
 

@@ -30,6 +30,7 @@ from speechtune.models.checking import (
 )
 from speechtune.models.ctc_config import CTC_TYPES
 from speechtune.models.importers.ctranslate2_whisper import ctranslate2_to_transformers
+from speechtune.models.importers.openai_whisper import find_model_file, openai_to_transformers
 
 LOADED = frozenset({"whisper", *CTC_TYPES})
 """The model types that `check_loads` really loads."""
@@ -95,6 +96,10 @@ def _resolve_path(spec: str) -> Path:
             return candidate
     if is_ctranslate2(path):
         raise InputError(f"{path} is a CTranslate2 model: convert it with speechtune models get {path} --out DIR")
+    if find_model_file(path) is not None:
+        raise InputError(
+            f"{path} is a whisper.cpp or openai-whisper model: convert it with speechtune models get {path} --out DIR"
+        )
     raise InputError(f"{path} is not a model directory (no config.json with weights beside it): check the path")
 
 
@@ -199,6 +204,9 @@ def _get_path(spec: str, out: Path | None, overwrite: bool) -> Obtained:
             raise InputError(f"{path} is a CTranslate2 model: say with --out where to write its Transformers form")
         card = {"name": path.resolve().name, "family": "whisper", "source": str(path)}
         return _convert(path, out, overwrite, card)
+    file = None if is_transformers(path) else find_model_file(path)
+    if file is not None:
+        return _convert_file(file, out, overwrite)
     if out is not None:
         raise InputError(f"{path} is not a CTranslate2 model, so there is nothing to convert: leave out --out")
     path = _resolve_path(spec)
@@ -222,6 +230,23 @@ def _convert(source: Path, target: Path, overwrite: bool, card: dict[str, Any]) 
         exact, checked = check_exact(source / "model.bin", draft)
         _finish(draft, {**card, **facts, "verified": exact}, checked)
     return _recorded(target, already_there=False)
+
+
+def _convert_file(file: Path, out: Path | None, overwrite: bool) -> Obtained:
+    """Turn a GGML file or an openai-whisper ``.pt`` into ``out``."""
+    if out is None:
+        raise InputError(f"{file} is not a Transformers model: say with --out where to write its Transformers form")
+    note(f"converting {file} to {out}")
+    with new_directory(out, overwrite) as draft:
+        facts = openai_to_transformers(file, draft, donors=[models_home() / name for name in PACKAGED])
+        check_loads(draft)
+        stored = facts["stored_as"]
+        checked = f"loads with Transformers; every weight is the stored one ({stored})"
+        if not facts["exact"]:
+            checked = f"loads with Transformers; weights are the rounded ones of {stored}, not the original's"
+        card = {"name": file.stem, "family": "whisper", "source": str(file), **facts, "verified": True}
+        _finish(draft, card, checked)
+    return _recorded(out, already_there=False)
 
 
 def _finish(draft: Path, card: dict[str, Any], checked: str) -> None:

@@ -105,6 +105,7 @@ class Layout:
 
     def select_one(self, word: str, limits: tuple[float, float], key: str) -> set[str]:
         """As `select` for one word within a range of depth."""
+        word = self.own_word(word)
         named = {name for name in self.parameters if self.matches(word, name)}
         shared = {part.tied_to for part in self.parts if part.tied_to and _is_part(word, part.name)}
         named |= {name for name in shared if name is not None}
@@ -119,8 +120,14 @@ class Layout:
             )
         return inside
 
+    def own_word(self, word: str) -> str:
+        """A word with the family's other name of a side (``audio_tower``) replaced by ours (``encoder``)."""
+        side, dot, rest = word.partition(".")
+        return getattr(self.family, "aliases", {}).get(side, side) + dot + rest
+
     def matches(self, word: str, name: str) -> bool:
         """Whether a word (part, ``norms``, ``biases``, role, or a pattern with ``*``) names a parameter."""
+        word = self.own_word(word)
         if "*" in word:
             return fnmatchcase(name, word) or fnmatchcase(bare_name(name), word)
         place, bare = self.place(name), bare_name(name)

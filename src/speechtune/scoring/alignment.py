@@ -156,7 +156,7 @@ def units_of(text: str, unit: Unit, spaces: bool = True) -> list[str]:
     joined = (" " if spaces else "").join(words)
     if unit == "characters":
         return list(joined)
-    import regex  # type: ignore[import-untyped]
+    import regex
 
     return regex.findall(r"\X", joined)
 

@@ -197,9 +197,7 @@ def _resample(
     return _Draws(sums[:, 0] / sums[:, 1], unit, units, values)
 
 
-def _interval(
-    draws: _Draws, level: float, resamples: int, seed: int, method: Method = "percentile"
-) -> Interval | None:
+def _interval(draws: _Draws, level: float, resamples: int, seed: int, method: Method = "percentile") -> Interval | None:
     if not len(draws.rates):
         return None
     tail = _expanded_tail((1 - level) / 2, draws.units)

@@ -41,7 +41,7 @@ class ScoringConfig(BaseModel):
     seed: int = Field(default=0, ge=0, description="Seed of the bootstrap.")
     resample_by: str = Field(
         default="speaker_id",
-        description="Column whose utterances are resampled together, such as session_id, where it has 5 values or more.",
+        description="Column whose utterances are resampled together where it has 5 values or more, such as session_id.",
     )
     terms: list[str] = Field(
         default_factory=list, description="Words or phrases whose recall and precision are reported."

@@ -40,12 +40,17 @@ def hallucination(pairs: Pairs) -> Metric:
 
 
 def loop_words(words: Sequence[str]) -> int:
-    """How many words of a text only repeat what stands right before them, in loops.
+    """How many words of a text only repeat what stands right before them, in loops (`loop_places`)."""
+    return len(loop_places(words))
+
+
+def loop_places(words: Sequence[str]) -> set[int]:
+    """The places of the words that only repeat what stands right before them, in loops.
 
     A loop is a group of 1 to 8 words that occurs at least 4 times in a row (one word) or 3 times (several).
     """
     if len(set(words)) == len(words):
-        return 0
+        return set()
     repeated: set[int] = set()
     for size in range(1, LONGEST_LOOP_WORDS + 1):
         needed = (REPEATS_OF_ONE_WORD if size == 1 else REPEATS_OF_SEVERAL) - 1
@@ -57,7 +62,7 @@ def loop_words(words: Sequence[str]) -> int:
             if run >= needed * size:
                 repeated.update(range(index - run, index))
             run = 0
-    return len(repeated)
+    return repeated
 
 
 def repetition(pairs: Pairs) -> Metric:

@@ -17,6 +17,7 @@ from speechtune.core.errors import InputError
 from speechtune.corpus.language_codes import UNSPACED, short_code
 from speechtune.scoring.normalisation.hebrew import hebrew
 from speechtune.scoring.normalisation.ipa import ipa
+from speechtune.scoring.normalisation.ivrit import ivrit_leaderboard
 from speechtune.scoring.normalisation.rules import Normaliser
 from speechtune.scoring.normalisation.scripts import arabic, cjk, indic, italian, latin, unicode_pipeline
 from speechtune.scoring.normalisation.whisper import whisper_basic, whisper_english
@@ -33,6 +34,7 @@ NORMALISERS: dict[str, Callable[[], Normaliser]] = {
     "latin": latin,
     "italian": italian,
     "cjk": cjk,
+    "ivrit-leaderboard": ivrit_leaderboard,
     "ipa": ipa,
     "none": lambda: Normaliser("none", "white space only", ()),
 }

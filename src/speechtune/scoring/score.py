@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from speechtune.core.errors import InputError
 from speechtune.core.files import write_jsonl
 from speechtune.corpus.table import Corpus
@@ -18,12 +16,11 @@ from speechtune.scoring.bootstrap import (
     MIN_SPEAKERS,
     Difference,
     Interval,
-    bootstrap_interval,
     paired_difference,
 )
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.counting import Counted, NormaliserSpec, count_texts
-from speechtune.scoring.inputs import ScoringInput, columns_of, corpus_from_lines, load_input, match
+from speechtune.scoring.inputs import columns_of, corpus_from_lines, match
 from speechtune.scoring.metrics import Metric, Pairs, as_counts, choose_metrics, compute_metrics
 from speechtune.scoring.normalisers import (
     UNSPACED_LANGUAGES,
@@ -32,20 +29,19 @@ from speechtune.scoring.normalisers import (
     language_code,
 )
 from speechtune.scoring.score_text import score_as_text
+from speechtune.scoring.significance import PairTests, adjust, matched_pairs, pair_tests
+from speechtune.scoring.slice_scores import SliceScore, interval_of_counts, score_slices
 from speechtune.scoring.slices import REFERENCE_WORDS, UNKNOWN, block_labels, block_name, labels_of
-from speechtune.scoring.terms import TermScore, term_recall
 
 __all__ = [
     "REFERENCE_WORDS",
     "UNKNOWN",
     "Comparison",
     "Score",
-    "ScoreReport",
     "SliceScore",
     "UtteranceScore",
     "compare",
     "corpus_from_lines",
-    "score_files",
     "score_transcripts",
 ]
 
@@ -76,37 +72,6 @@ class UtteranceScore:
             "chars": self.chars.to_json(),
             **({"speaker_id": self.speaker_id} if self.speaker_id is not None else {}),
             **({"columns": self.columns} if self.columns else {}),
-        }
-
-
-@dataclass(slots=True, kw_only=True)
-class SliceScore:
-    """The utterances that share one value of a column: word counts, character counts, WER interval."""
-
-    counts: Counts
-    chars: Counts
-    utterances: int
-    interval: Interval | None
-
-    @property
-    def wer(self) -> float | None:
-        """Word error rate as a fraction; ``None`` where no reference has a word."""
-        return self.counts.rate
-
-    @property
-    def cer(self) -> float | None:
-        """Character error rate as a fraction."""
-        return self.chars.rate
-
-    def to_json(self) -> dict[str, Any]:
-        """Rates and counts, JSON-ready."""
-        return {
-            "utterances": self.utterances,
-            "wer": self.wer,
-            "interval": self.interval.to_json() if self.interval else None,
-            "cer": self.cer,
-            "words": self.counts.to_json(),
-            "chars": self.chars.to_json(),
         }
 
 
@@ -182,11 +147,18 @@ class Score:
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """System b against baseline a on the same utterances; negative differences mean that b is better."""
+    """System b against baseline a on the same utterances; negative differences mean that b is better.
+
+    ``adjusted`` holds a p-value for each slice, corrected for the number of slices of all columns (Holm). It is that of
+    `speechtune.scoring.significance.matched_pairs`: the bootstrap's cannot be small enough to survive a correction
+    unless there are very many resamples. ``tests`` are the other tests of the whole difference.
+    """
 
     wer: Difference
     cer: Difference
     slices: dict[str, dict[str, Difference]]
+    adjusted: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    tests: PairTests | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The differences, JSON-ready."""
@@ -194,8 +166,13 @@ class Comparison:
             "wer": self.wer.to_json(),
             "cer": self.cer.to_json(),
             "slices": {
-                column: {value: one.to_json() for value, one in parts.items()} for column, parts in self.slices.items()
+                column: {
+                    value: one.to_json() | {"adjusted_p_value": self.adjusted.get(column, {}).get(value)}
+                    for value, one in parts.items()
+                }
+                for column, parts in self.slices.items()
             },
+            **({"significance": self.tests.to_json()} if self.tests else {}),
         }
 
 
@@ -279,24 +256,37 @@ def _rows(corpus: Corpus, counted: Counted, blocks: Sequence[str | None]) -> lis
 
 
 def compare(a: Score, b: Score, confidence: ScoringConfig | None = None) -> Comparison:
-    """The difference b - a with intervals and p-values; slices are those that both scores have.
-
-    The p-values of slices are not corrected for their number: with many slices some are small by chance.
+    """The difference b - a with intervals and p-values, also corrected ones; slices are those that both scores have.
 
     Raises:
         InputError: the scores are of different utterances, references or normalisers.
     """
     config = confidence or ScoringConfig()
     pairs = pairs_of(a, b)
-    slices = {
-        column: {
-            value: _difference([pair for pair in pairs if pair[0].columns.get(column) == value], "words", config)
-            for value in values
-        }
-        for column, values in a.slices.items()
-        if column in b.slices
+    parts: dict[str, dict[str, list[tuple[UtteranceScore, UtteranceScore]]]] = {
+        column: {value: [] for value in values} for column, values in a.slices.items() if column in b.slices
     }
-    return Comparison(wer=_difference(pairs, "words", config), cer=_difference(pairs, "chars", config), slices=slices)
+    for pair in pairs:
+        for column, by_value in parts.items():
+            by_value[pair[0].columns[column]].append(pair)
+    slices = {
+        column: {value: _difference(part, "words", config) for value, part in by_value.items()}
+        for column, by_value in parts.items()
+    }
+    p_values = [_slice_p_value(part) if config.resamples else None for one in parts.values() for part in one.values()]
+    corrected = iter(adjust(p_values))
+    return Comparison(
+        wer=_difference(pairs, "words", config),
+        cer=_difference(pairs, "chars", config),
+        slices=slices,
+        adjusted={column: {value: next(corrected) for value in one} for column, one in parts.items()},
+        tests=pair_tests(a, b, config) if config.resamples else None,
+    )
+
+
+def _slice_p_value(pairs: Sequence[tuple[UtteranceScore, UtteranceScore]]) -> float | None:
+    errors_a, errors_b = [one.words.errors for one, _ in pairs], [one.words.errors for _, one in pairs]
+    return matched_pairs(errors_a, errors_b, [one.block for one, _ in pairs]).p_value
 
 
 def pairs_of(a: Score, b: Score) -> list[tuple[UtteranceScore, UtteranceScore]]:
@@ -315,77 +305,6 @@ def pairs_of(a: Score, b: Score) -> list[tuple[UtteranceScore, UtteranceScore]]:
     ):
         raise InputError("the two scores are of different utterances or references: score both on the same corpus")
     return [(one, others[one.utterance_id]) for one in a.utterances]
-
-
-@dataclass(slots=True, kw_only=True)
-class ScoreReport:
-    """What ``speechtune score`` found: the score, and the baseline, comparison and terms where they were asked for."""
-
-    score: Score
-    baseline: Score | None = None
-    comparison: Comparison | None = None
-    terms: TermScore | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The score's object with ``baseline``, ``difference`` and ``terms`` beside its keys."""
-        result = self.score.to_json()
-        if self.baseline and self.comparison:
-            result |= {"baseline": self.baseline.to_json(), "difference": self.comparison.to_json()}
-        return result | ({"terms": self.terms.to_json()} if self.terms else {})
-
-    def to_text(self) -> str:
-        """The same for a person."""
-        parts = [self.score.to_text(self.comparison), self.terms.to_text() if self.terms else ""]
-        return "\n\n".join(part for part in parts if part)
-
-
-def score_files(
-    corpus: Path,
-    transcripts: Path,
-    config: ScoringConfig | None = None,
-    *,
-    against: Path | None = None,
-    split: str | None = None,
-    allow_missing: bool = False,
-) -> ScoreReport:
-    """Score a transcript file against a corpus directory or a file of references.
-
-    Files are JSONL with ``utterance_id`` and ``text`` (or ``orthographic_text``, or ``phonetic_text`` on both sides,
-    which is scored as IPA), or plain text compared line by line.
-
-    With ``split``, transcripts of utterances in other splits are left aside and counted in the notes.
-
-    Raises:
-        InputError: as `score_transcripts` and `load_input`.
-    """
-    config = config or ScoringConfig()
-    loaded = load_input(corpus, transcripts, split)
-    if loaded.phonetic and config.normaliser == "auto":
-        config = config.model_copy(update={"normaliser": "ipa"})
-    score = _score_input(loaded, config, allow_missing)
-    if loaded.aside:
-        score.notes.append(f"{loaded.aside} transcripts of other splits were left aside")
-    report = ScoreReport(score=score)
-    if against:
-        other = load_input(corpus, against, split)
-        report.baseline = _score_input(other, config.model_copy(update={"normaliser": score.normaliser}), allow_missing)
-        report.comparison = compare(report.baseline, score, config)
-    if config.terms:
-        texts = {one.utterance_id: one.text for one in loaded.transcripts}
-        report.terms = term_recall(
-            [utterance.text for utterance in loaded.corpus],
-            [texts.get(utterance.utterance_id, "") for utterance in loaded.corpus],
-            config.terms,
-            config.term_variants,
-            score.normaliser,
-        )
-    return report
-
-
-def _score_input(loaded: ScoringInput, config: ScoringConfig, allow_missing: bool) -> Score:
-    return score_transcripts(
-        loaded.corpus, loaded.transcripts, confidence=config, allow_missing=allow_missing, rows=loaded.rows
-    )
 
 
 def _resolve(name: str, corpus: Corpus, language: str | None) -> tuple[str, list[str]]:
@@ -415,47 +334,21 @@ def _summarise(
     notes: list[str],
 ) -> Score:
     blocks = [row.block for row in rows]
-    slices: dict[str, dict[str, SliceScore]] = {}
-    for column, values in order.items():
-        places: dict[str, list[int]] = {value: [] for value in values}
-        for place, row in enumerate(rows):
-            places[row.columns[column]].append(place)
-        slices[column] = {
-            value: SliceScore(
-                counts=as_counts(counted.words[part]),
-                chars=as_counts(counted.chars[part]),
-                utterances=len(part),
-                interval=_interval(counted.words[part], [blocks[place] for place in part], config),
-            )
-            for value, part in places.items()
-        }
+    labels = {column: [row.columns[column] for row in rows] for column in order}
     empty = counted.words[:, :3].sum(axis=1) == 0
     return Score(
         utterances=rows,
         normaliser=normaliser,
         words=as_counts(counted.words),
         chars=as_counts(counted.chars),
-        interval=_interval(counted.words, blocks, config),
-        cer_interval=_interval(counted.chars, blocks, config),
-        slices=slices,
+        interval=interval_of_counts(counted.words, blocks, config),
+        cer_interval=interval_of_counts(counted.chars, blocks, config),
+        slices=score_slices(labels, order, counted.words, counted.chars, blocks, config),
         seconds_of_audio=seconds_of_audio,
         empty_references=int(empty.sum()),
         insertions_on_empty=int(counted.words[empty, 3].sum()),
         notes=notes,
         variants=len(config.variants),
-    )
-
-
-def _interval(counts: np.ndarray, blocks: Sequence[str | None], config: ScoringConfig) -> Interval | None:
-    """The interval of errors / reference units of counts with shape [utterances, 4]."""
-    return bootstrap_interval(
-        counts[:, 1:].sum(axis=1),
-        counts[:, :3].sum(axis=1),
-        blocks,
-        config.resamples,
-        config.confidence_level,
-        config.seed,
-        block_name(config.resample_by),
     )
 
 

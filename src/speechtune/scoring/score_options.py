@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from speechtune.core.errors import InputError
+from speechtune.scoring.calibration import CalibrationOptions
+from speechtune.scoring.causes import CauseOptions
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.metrics import choose_metrics, registry
 from speechtune.scoring.normalisation.variants import read_variants
@@ -27,6 +29,7 @@ class ScoreOptions:
     resamples: int = 1000
     workers: int = 0
     seed: int = 0
+    resample_by: str = "speaker_id"
 
 
 def scoring_config(options: ScoreOptions) -> ScoringConfig:
@@ -48,6 +51,7 @@ def scoring_config(options: ScoreOptions) -> ScoringConfig:
         slice_by=options.slice_by,
         resamples=options.resamples,
         seed=options.seed,
+        resample_by=options.resample_by,
         terms=words,
         term_variants=variants,
     )
@@ -58,6 +62,32 @@ def listed_metrics() -> tuple[dict[str, Any], str]:
     listed = {name: about for name, (about, _) in registry().items()}
     width = max(map(len, listed))
     return {"metrics": listed}, "\n".join(f"{name:<{width}}  {about}" for name, about in listed.items())
+
+
+def cause_options(wanted: bool, training_corpus: Path | None, split: str | None) -> CauseOptions | None:
+    """Options of the causes, or ``None`` where they are not wanted.
+
+    Raises:
+        InputError: a training corpus without ``--causes``, or a split without a corpus.
+    """
+    if training_corpus is not None and not wanted:
+        raise InputError("--training-corpus is only used with --causes: add it, or leave the corpus out")
+    if split is not None and training_corpus is None:
+        raise InputError("--training-split is only used with --training-corpus: add it, or leave the split out")
+    return CauseOptions(training_corpus, split) if wanted else None
+
+
+def calibration_options(wanted: bool, fit_split: str | None, split: str | None) -> CalibrationOptions | None:
+    """Options of the calibration, or ``None`` where it is not wanted.
+
+    Raises:
+        InputError: a split to fit on without ``--calibration``, or the one that is scored.
+    """
+    if fit_split is not None and not wanted:
+        raise InputError("--fit-split is only used with --calibration: add it, or leave the split out")
+    if fit_split is not None and split in (None, fit_split):
+        raise InputError(f"--fit-split {fit_split} is also what is scored: score another one with --split")
+    return CalibrationOptions(fit_split) if wanted else None
 
 
 def need_both(corpus: Path | None, transcripts: Path | None) -> tuple[Path, Path]:

@@ -26,7 +26,13 @@ def score_as_text(score: Score, comparison: Comparison | None) -> str:
     if comparison:
         lines += [_difference_line("WER", comparison.wer), _difference_line("CER", comparison.cer)]
     for column, parts in score.slices.items():
-        lines += ["", *_table(column, parts, (comparison.slices.get(column) if comparison else None) or {})]
+        lines += ["", *_table(column, parts, comparison)]
+    if any(one.small for parts in score.slices.values() for one in parts.values()):
+        lines += ["", "(small): too few utterances, words or speakers for the rate to say much"]
+    if score.slices:
+        lines += ["p: corrected for the number of slices (Holm)"]
+    if comparison and comparison.tests:
+        lines += ["", comparison.tests.to_text()]
     return "\n".join(lines)
 
 
@@ -45,15 +51,27 @@ def _difference_line(name: str, one: Difference) -> str:
     return f"{name} difference from the baseline {_signed(one.difference)} points{sure}{chance} (negative: better)"
 
 
-def _table(column: str, parts: dict[str, SliceScore], differences: dict[str, Difference]) -> Iterable[str]:
+def _table(column: str, parts: dict[str, SliceScore], comparison: Comparison | None) -> Iterable[str]:
+    differences = (comparison.slices.get(column) if comparison else None) or {}
+    adjusted = (comparison.adjusted.get(column) if comparison else None) or {}
     width = max(len(column), *(len(value) for value in parts))
-    head = f"{column:<{width}}  utterances   words   WER %          interval"
-    yield head + ("   difference" if differences else "")
+    head = f"{column:<{width}}  utterances   words   WER %          interval   against the rest       p"
+    yield head + ("   difference       p" if differences else "")
     for value, one in parts.items():
         sure = f"[{_percent(one.interval.low)}, {_percent(one.interval.high)}]" if one.interval else "-"
-        line = f"{value:<{width}}  {one.utterances:>10}  {one.counts.reference_length:>6}  {_percent(one.wer):>6}"
+        rest = one.against_rest.difference if one.against_rest else None
+        line = (
+            f"{value:<{width}}  {one.utterances:>10}  {one.counts.reference_length:>6}  {_percent(one.wer):>6}  "
+            f"{sure:>16}   {_signed(rest):>16}  {_chance(one.adjusted_p_value):>6}"
+        )
         change = differences.get(value)
-        yield f"{line}  {sure:>16}" + (f"   {_signed(change.difference):>10}" if change else "")
+        if change:
+            line += f"   {_signed(change.difference):>10}  {_chance(adjusted.get(value)):>6}"
+        yield line + ("  (small)" if one.small else "")
+
+
+def _chance(p_value: float | None) -> str:
+    return "-" if p_value is None else f"{p_value:.2g}"
 
 
 def _percent(rate: float | None) -> str:

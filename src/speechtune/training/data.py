@@ -19,7 +19,14 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset, Sampler
 
-from speechtune.audio.augment import Augmenter, MaskDraw, change_speed, draw_masks_by_count, rng_for
+from speechtune.audio.augment import (
+    Augmenter,
+    MaskDraw,
+    change_speed,
+    draw_masks_by_count,
+    draw_masks_by_share,
+    rng_for,
+)
 from speechtune.audio.io import load_audio
 from speechtune.audio.mel import HOP_SAMPLES
 from speechtune.corpus.augmenting import clip_info, speech_of
@@ -143,9 +150,22 @@ def augment_for(config: TrainingConfig, pool: Corpus, window_s: float) -> Augmen
     return augment
 
 
-def masks_for(config: TrainingConfig) -> Masks | None:
-    """The masks of ``training.spec_augment`` where they are given by count; by share, Transformers draws them."""
+def masks_for(config: TrainingConfig, by_share: bool = False) -> Masks | None:
+    """The masks of ``training.spec_augment`` where they are given by count; by share, Transformers draws them.
+
+    With ``by_share`` those are drawn here too, for a model that masks nothing itself.
+    """
     wanted, seed = config.spec_augment, config.seed
+    if by_share and (wanted.time_prob > 0 or wanted.feature_prob > 0):
+        return lambda utterance, epoch, place, frames, bins: draw_masks_by_share(
+            rng_for(seed, epoch, f"{utterance.utterance_id}\n{place}\nmasks"),
+            frames,
+            bins,
+            time_prob=wanted.time_prob,
+            time_length=wanted.time_length,
+            bin_prob=wanted.feature_prob,
+            bin_length=wanted.feature_length,
+        )
     if not wanted.by_count:
         return None
 

@@ -22,14 +22,22 @@ def prepare_family(family: Family, recipes: Sequence[Recipe]) -> None:
     Raises:
         InputError: see `Family.prepare`.
     """
+    configure(family, recipes[0])
     texts = [text for recipe in recipes for text in label_texts(recipe.data)]
     family.prepare(recipes[0].model.ctc, texts, recipes[0].training.seed)
 
 
 def prepare_next_stage(family: Family, recipe: Recipe, utterances: Iterable[Utterance]) -> None:
     """Prepare what an earlier stage kept: its vocabulary and head stay."""
+    configure(family, recipe)
     kept = recipe.model.ctc.model_copy(update={"head": "keep"})
     family.prepare(kept, _texts(utterances, recipe.data), recipe.training.seed)
+
+
+def configure(family: Family, recipe: Recipe) -> None:
+    """Tell a family that has a prompt what the recipe says of it."""
+    if hasattr(family, "configure"):
+        family.configure(recipe.model)
 
 
 def label_texts(data: DataConfig) -> list[str]:

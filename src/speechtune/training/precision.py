@@ -76,7 +76,7 @@ def apply_liger(family: Family) -> None:
         raise InputError("training.liger needs an NVIDIA GPU and there is none: set training.liger=false")
     if find_spec("liger_kernel") is None:
         raise InputError("training.liger needs a package: pip install liger-kernel, or set training.liger=false")
-    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN  # type: ignore[import-not-found]
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
 
     kind = str(getattr(family.model.config, "model_type", family.name))
     if kind not in MODEL_TYPE_TO_APPLY_LIGER_FN:

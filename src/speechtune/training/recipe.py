@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from speechtune.core.config import load_config
+from speechtune.core.errors import InputError
 from speechtune.corpus.config import DataConfig
 from speechtune.decoding.config import DecodingConfig
 from speechtune.models.config import AdapterConfig, Context, ModelConfig
@@ -86,4 +87,9 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
     """
     recipe = load_config(Recipe, path, overrides)
     stages_of(recipe, Path())
+    if recipe.decoding.engine != "torch":
+        raise InputError(
+            f"decoding.engine is {recipe.decoding.engine!r} and a run decodes with torch, because the weights change: "
+            "remove it, and give it to speechtune transcribe or evaluate"
+        )
     return recipe

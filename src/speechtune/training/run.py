@@ -168,7 +168,7 @@ def training_set(pool: Pool, family: Family, recipe: Recipe) -> TrainingSet:
         recipe.data,
         draw=pool.draw,
         augment=augment_for(recipe.training, learnt, family.limits.max_audio_s),
-        masks=masks_for(recipe.training),
+        masks=masks_for(recipe.training, by_share=not getattr(family, "draws_masks_by_share", True)),
         format=format_for(recipe.training, pool, family, lower=recipe.data.case == "lower"),
     )
 
@@ -321,6 +321,8 @@ def _spec_augment(recipe: Recipe, family: Family) -> None:
     config.apply_spec_augment = wanted.time_prob > 0 or wanted.feature_prob > 0
     config.mask_time_prob, config.mask_time_length = wanted.time_prob, wanted.time_length
     config.mask_feature_prob, config.mask_feature_length = wanted.feature_prob, wanted.feature_length
+    if not hasattr(config, "mask_feature_min_masks"):  # WavLM of Transformers 5.23 reads it and does not have it
+        config.mask_feature_min_masks = 0
 
 
 def _finish(
@@ -352,8 +354,10 @@ def _finish(
         },
     }
     contexts = [one for one in _contexts_trained(last.recipe) if one in known] or list(known)
-    trained_for = {"audio_contexts": contexts, "language": recipe.model.language}
-    write_json(directory / "model" / "speechtune.json", trained_for)
+    recorded = directory / "model" / "speechtune.json"  # some families keep their prompt there
+    trained_for = read_json(recorded) if recorded.is_file() else {}
+    trained_for |= {"audio_contexts": contexts, "language": recipe.model.language}
+    write_json(recorded, trained_for)
     describe_adapter(last.directory, trained_for, None if recipe.stages else recipe.model.base)
     if recipe.stages:
         summary["stages"] = summaries(stages_of(recipe, directory))

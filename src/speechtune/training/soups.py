@@ -197,6 +197,9 @@ def write_soup(directory: Path, members: Sequence[Member], tensors: Mapping[str,
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, directory / WEIGHTS, {"format": "pt"})
     trained = [read_json(one.path / "speechtune.json") for one in members if (one.path / "speechtune.json").is_file()]
     if len(trained) == len(members):
+        for one, facts in zip(members, trained, strict=True):
+            if facts.get("prompt") != trained[0].get("prompt"):
+                raise InputError(f"{one.path} was trained with another prompt than {members[0].path}: leave it out")
         contexts = [one for one in trained[0]["audio_contexts"] if all(one in t["audio_contexts"] for t in trained)]
         languages = {one.get("language") for one in trained}
         language = languages.pop() if len(languages) == 1 else None

@@ -13,7 +13,6 @@ from pathlib import Path
 from speechtune.core.errors import InputError, missing_extra
 from speechtune.core.files import new_directory, read_json, write_json
 from speechtune.core.progress import note
-from speechtune.models.checking import quiet_transformers
 from speechtune.models.family import family_of, load_family
 from speechtune.models.obtaining import models_home
 
@@ -81,12 +80,15 @@ def convert(path: Path, directory: Path, quantization: str) -> None:
         raise InputError(f"{path} is a {family_of(path)} model and CTranslate2 decodes Whisper only: use engine torch")
     if not (path / "tokenizer.json").is_file():
         raise InputError(f"{path} has no tokenizer.json: copy it there from the original model")
-    with quiet_transformers():
-        try:
-            TransformersConverter(str(path)).convert(str(directory), quantization=quantization, force=True)
-        except (ValueError, RuntimeError, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"CTranslate2 cannot convert {path} ({reason}): use decoding.engine=torch") from error
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        TransformersConverter(str(path)).convert(str(directory), quantization=quantization, force=True)
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"CTranslate2 cannot convert {path} ({reason}): use decoding.engine=torch") from error
     for name in COPIED:
         if (path / name).is_file():
             shutil.copyfile(path / name, directory / name)

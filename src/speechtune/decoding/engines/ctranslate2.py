@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from speechtune.models.whisper import NO_SPACE_LANGUAGES
 from speechtune.models.whisper_search import prompt_tokens
 
 
-class OnlyTranscribes(InputError, AttributeError):
+class OnlyTranscribesError(InputError, AttributeError):
     """Something was asked of a CTranslate2 model that needs the torch one."""
 
 
@@ -54,8 +55,8 @@ class Ctranslate2Whisper:
     def __init__(
         self, engine: Any, tokens: WhisperTokens, sizes: Sizes, *, language: str | None, facts: dict[str, Any]
     ) -> None:
-        from transformers import PreTrainedTokenizerFast
         from tokenizers import Tokenizer
+        from transformers import PreTrainedTokenizerFast
 
         self.engine = engine
         self.facts = facts
@@ -113,7 +114,9 @@ class Ctranslate2Whisper:
         sizes = _sizes(directory)
         tokens = read_tokens(directory, sizes.vocabulary)
         options: dict[str, Any] = {"device": device, "compute_type": compute_type}
-        if device == "cpu":
+        if device == "cuda":
+            options["device_index"] = int(os.environ.get("LOCAL_RANK", 0))  # as `pick_device`
+        else:
             options["intra_threads"], options["inter_threads"] = threads
             if 0 in threads:
                 options["intra_threads"], options["inter_threads"] = _threads(directory, compute_type, sizes, tokens)
@@ -124,7 +127,7 @@ class Ctranslate2Whisper:
         return cls(engine, tokens, sizes, language=language, facts={**_settings(directory), **options})
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise OnlyTranscribes(
+        raise OnlyTranscribesError(
             f"a CTranslate2 model can only transcribe (it has no {name}): give the Transformers model it was made from"
         )
 
@@ -172,10 +175,15 @@ class Ctranslate2Whisper:
                 "for them and the text: shorten them"
             )
         features = self.front_end(waveforms, n_frames).numpy()
-        options = self._options(search, beams, limit, len(given))
-        found = generate_split(self.engine, features, given, self.facts.get("inter_threads", 1), options)
         prefix = given[given.index(self.prompt[0]) + len(self.prompt) :]
+        options = self._options(search, beams, limit + len(prefix), len(given) - len(prefix))
+        found = generate_split(self.engine, features, given, self.facts.get("inter_threads", 1), options)
         return [self._hypotheses(one, search, prefix, limit) for one in found]
+
+    def no_speech_probabilities(self, waveforms: Sequence[np.ndarray], n_frames: int) -> list[float]:
+        """The probability of ``<|nospeech|>`` behind the start of the transcript, for each clip."""
+        found = self.generate(waveforms, n_frames, 1, search=SearchConfig(scores="always"))
+        return [float(one.no_speech_prob or 0.0) for one in found]
 
     def _options(self, search: SearchConfig, beams: int, limit: int, given: int) -> dict[str, Any]:
         import ctranslate2
@@ -206,14 +214,15 @@ class Ctranslate2Whisper:
     def _hypotheses(self, found: Any, search: SearchConfig, prefix: list[int], limit: int) -> Hypothesis:
         silence = None if search.is_plain() else float(found.no_speech_prob)
         kept = []
-        for ids, score in zip(found.sequences_ids, found.scores, strict=True):
-            truncated = len(ids) >= limit
+        for ids, score in zip(found.sequences_ids, found.scores, strict=True):  # with the prefix
+            new = len(ids) - len(prefix)
+            truncated = new >= limit
             total = score * max(len(ids), 1) ** search.length_penalty
             kept.append(
                 Hypothesis(
-                    text=self.text([*prefix, *ids]),
-                    tokens=[*prefix, *ids],
-                    log_prob=total / max(len(ids) + (not truncated), 1),
+                    text=self.text(ids),
+                    tokens=list(ids),
+                    log_prob=total / max(new + (not truncated), 1),
                     truncated=truncated,
                     sum_log_prob=None if search.is_plain() else total,
                     no_speech_prob=silence,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from speechtune.core.errors import InputError
@@ -48,9 +47,3 @@ def open_engine(path: Path, decoding: DecodingConfig, language: str | None = Non
     directory = path if is_ctranslate2(path) else converted(path, decoding.compute_type)
     threads = (decoding.intra_threads, decoding.inter_threads)
     return Ctranslate2Whisper.load(directory, language=language, compute_type=decoding.compute_type, threads=threads)
-
-
-def contexts_of(path: Path) -> list[str]:
-    """The audio contexts that a directory's ``speechtune.json`` says it was trained for; none: it does not say."""
-    file = path / "speechtune.json"
-    return list(json.loads(file.read_text(encoding="utf-8")).get("audio_contexts", [])) if file.is_file() else []

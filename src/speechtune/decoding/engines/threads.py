@@ -102,9 +102,7 @@ def generate_split(
     running = []
     for piece in pieces:
         part = np.ascontiguousarray(features[piece])
-        running.append(
-            model.generate(StorageView.from_array(part), [prompt] * len(part), asynchronous=True, **options)
-        )
+        running.append(model.generate(StorageView.from_array(part), [prompt] * len(part), asynchronous=True, **options))
     results: list[Any] = [None] * len(features)
     for piece, waiting in zip(pieces, running, strict=True):
         results[piece] = [one.result() for one in waiting]

@@ -5,7 +5,7 @@ comes from the left one, what is behind it from the right one. Words that an edg
 middle of the overlap, so they are never the ones that are kept.
 
 The law (a property test holds it): if every word that lies wholly inside a window is in its transcript, with times
-that are off by less than a quarter of its length, and the overlap is twice as long as the longest word, then the
+off by at most a fifth of its length and 0.2 s, and the overlap is 0.5 s longer than twice the longest word, then the
 result is the true text, whatever the windows say of the words that their edges cut.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from speechtune.corpus.text_keys import text_key
 
 _LEAST_SHARED = 0.2
 """Of the time of two words together (intersection over union): below it they are not the same word."""
+_EDGE_S = 0.25
+"""So near to the edge of a window a word may be one that it cuts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,19 +44,18 @@ def merge_windows(windows: Sequence[Heard]) -> list[TimedWord]:
     if not windows:
         return []
     result = list(windows[0].words)
-    for left, right in zip(windows, windows[1:], strict=False):
+    for left, right in pairwise(windows):
         result = merge_two(result, right.words, right.start_s, left.end_s)
     return result
 
 
-def merge_two(
-    left: Sequence[TimedWord], right: Sequence[TimedWord], start_s: float, end_s: float
-) -> list[TimedWord]:
+def merge_two(left: Sequence[TimedWord], right: Sequence[TimedWord], start_s: float, end_s: float) -> list[TimedWord]:
     """``left`` and then ``right``, with the words of the overlap ``start_s`` to ``end_s`` only once."""
     middle_s = (start_s + end_s) / 2
-    # Only words that lie wholly in the overlap were wholly heard by both.
-    begin = next((place for place, word in enumerate(left) if word.start_s >= start_s), len(left))
-    stop = next((place for place, word in enumerate(right) if word.end_s > end_s), len(right))
+    # Only words that lie wholly in the overlap were wholly heard by both; times may be off a little.
+    edge_s = min(_EDGE_S, (end_s - start_s) / 8)
+    begin = next((place for place, word in enumerate(left) if word.start_s >= start_s + edge_s), len(left))
+    stop = next((place for place, word in enumerate(right) if word.end_s > end_s - edge_s), len(right))
     pairs = same_words(left[begin:], right[:stop])
     if pairs:
         first, second = min(

@@ -18,6 +18,7 @@ from speechtune.core.errors import InputError
 from speechtune.core.progress import Bar
 from speechtune.decoding.config import DecodingConfig
 from speechtune.decoding.long.recording import Recording
+from speechtune.decoding.long.timing import is_single_whisper
 from speechtune.decoding.search_blocks import FallbackConfig
 from speechtune.decoding.searching import is_silence, needs_fallback
 from speechtune.models.family import Family, Hypothesis
@@ -114,9 +115,11 @@ def walk(
                 continue
             parts, step_s = split_by_timestamps(window.hypothesis.tokens, first_timestamp, this_s)
             for start_s, stop_s, tokens in parts:
-                previous += tokens
-                if start_s != stop_s:
-                    yield Segment(seek_s + start_s, min(seek_s + stop_s, end_s), tokens, window)
+                if start_s != stop_s and any(token < first_timestamp for token in tokens):
+                    previous += tokens
+                    # a model may name times behind the end of the audio
+                    edges_s = min(seek_s + start_s, end_s), min(seek_s + stop_s, end_s)
+                    yield Segment(*edges_s, tokens, window)
             if not condition or window.temperature > _RESET_ABOVE:
                 previous = []
             # a first timestamp of zero alone would not move
@@ -130,9 +133,9 @@ def whisper_decoder(family: Family, config: DecodingConfig) -> Decode:
     Raises:
         InputError: the model has no timestamps.
     """
-    if not hasattr(family, "first_timestamp"):
+    if not is_single_whisper(family):
         raise InputError(
-            f"decoding.long: sequential needs timestamps, which a {family.name} model has not: use vad or chunks"
+            f"decoding.long: sequential needs one Transformers Whisper model, not a {type(family).__name__}: use vad"
         )
     from speechtune.decoding.long.timestamps import decode_window
 

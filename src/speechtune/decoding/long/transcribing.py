@@ -1,0 +1,272 @@
+"""Transcripts of recordings of any length: short ones as they are, long ones as ``decoding.long`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechtune.audio.io import SAMPLE_RATE_HZ, Samples
+from speechtune.core.errors import InputError
+from speechtune.core.progress import track
+from speechtune.corpus.segmentation.cuts import Span
+from speechtune.corpus.table import Corpus, Utterance
+from speechtune.decoding.batched import transcribe, transcribe_corpus
+from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.long.merge import Heard, merge_windows
+from speechtune.decoding.long.pieces import PiecePlan, plan_chunks, plan_pieces, samples_of, scan
+from speechtune.decoding.long.recording import Recording
+from speechtune.decoding.long.sequential import Segment, walk, whisper_decoder
+from speechtune.decoding.long.timing import WordTimer, is_single_whisper, word_rows
+from speechtune.decoding.transcript import Transcript
+from speechtune.models.family import Family
+
+_LONGEST_CHUNK_S = 30.0
+_PAUSE_S = 0.8
+"""Chunks have no sentences: a pause as long as this ends a segment (own choice)."""
+_LONGEST_SEGMENT_S = 15.0
+_EARLY_STOP_S = 3.0
+"""A text that ends so long before its chunk may have stopped early."""
+
+
+def transcribe_all(family: Family, corpus: Corpus, config: DecodingConfig) -> list[Transcript]:
+    """Transcripts of every utterance, in the corpus's order, however long each is.
+
+    The pieces of all recordings are decoded together, in batches of similar length, each read when its turn comes.
+
+    Raises:
+        InputError: an audio file cannot be read, or the model cannot do what ``decoding.long`` says.
+    """
+    limit_s = family.limits.max_audio_s
+    long = [one for one in corpus.utterances if one.duration_s > limit_s]
+    if not long:
+        return transcribe_corpus(family, corpus, config)
+    recordings = {one.utterance_id: Recording.of(corpus.path_of(one), one) for one in long}
+    if config.long == "sequential":
+        found = {name: _sequential(family, name, one, config) for name, one in recordings.items()}
+        short = corpus.subset(lambda one: one.utterance_id not in recordings)
+        if short.utterances:
+            found |= {one.utterance_id: one for one in transcribe_corpus(family, short, config)}
+        return [found[one.utterance_id] for one in corpus.utterances]
+    spans = {
+        name: _vad_spans(family, one, config) if config.long == "vad" else _chunk_spans(family, one, config)
+        for name, one in recordings.items()
+    }
+    pieces = _Pieces(corpus, recordings, spans)
+    transcripts = transcribe(family, pieces.utterances, pieces.load, config)
+    by_owner: dict[str, list[tuple[Span, Transcript]]] = {one.utterance_id: [] for one in corpus.utterances}
+    for (owner, span), transcript in zip(pieces.owners, transcripts, strict=True):
+        by_owner[owner].append((span, transcript))
+    timer = WordTimer(family, config.context) if config.long == "chunks" or config.long_form.words else None
+    join = partial(_join_chunks, again=_with_timestamps(family, config)) if config.long == "chunks" else _join_pieces
+    results = []
+    for utterance in track(corpus.utterances, "join"):
+        parts = by_owner[utterance.utterance_id]
+        recording = recordings.get(utterance.utterance_id)
+        if recording is None:
+            results.append(replace(parts[0][1], utterance_id=utterance.utterance_id))
+        else:
+            results.append(join(utterance.utterance_id, recording, parts, timer))
+    return results
+
+
+class _Pieces:
+    """All that is decoded: short utterances whole, long ones in their spans; each reads itself when it is asked."""
+
+    def __init__(self, corpus: Corpus, recordings: dict[str, Recording], spans: dict[str, list[Span]]) -> None:
+        self.corpus, self.recordings = corpus, recordings
+        self.owners: list[tuple[str, Span]] = []
+        self.utterances: list[Utterance] = []
+        self._place: dict[str, int] = {}
+        for one in corpus.utterances:
+            own = spans.get(one.utterance_id, [(0, round(one.duration_s * SAMPLE_RATE_HZ))])
+            for number, span in enumerate(own):
+                name = f"{one.utterance_id}\u241f{number:06d}"
+                self._place[name] = len(self.owners)
+                self.owners.append((one.utterance_id, span))
+                seconds = one.duration_s if one.utterance_id not in recordings else _seconds(span)
+                self.utterances.append(
+                    Utterance(
+                        utterance_id=name,
+                        file_name=one.file_name,
+                        text="",
+                        duration_s=seconds,
+                        start_s=one.start_s,
+                        end_s=one.end_s,
+                        language=one.language,
+                    )
+                )
+
+    def load(self, utterance: Utterance) -> Samples:
+        """The samples of a piece."""
+        owner, span = self.owners[self._place[utterance.utterance_id]]
+        if owner in self.recordings:
+            return samples_of(self.recordings[owner], span)
+        from speechtune.audio.io import load_audio
+
+        return load_audio(self.corpus.path_of(utterance), utterance.start_s, utterance.end_s)
+
+
+def _seconds(span: Span) -> float:
+    return (span[1] - span[0]) / SAMPLE_RATE_HZ
+
+
+def _vad_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:
+    window_s = family.limits.max_audio_s
+    long_form = config.long_form
+    default_s = max(window_s - 2.0, window_s / 2) if config.context == "full" else 15.0
+    plan = PiecePlan(
+        target_s=min(long_form.piece_s or default_s, window_s),
+        longest_s=min(window_s, _LONGEST_CHUNK_S),
+        max_pause_s=long_form.max_pause_s,
+        margin_s=long_form.margin_s,
+    )
+    return plan_pieces(scan(recording, title=f"listen to {recording.path.name}"), recording.length, plan)
+
+
+def _chunk_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:
+    chunk_s = min(config.long_form.chunk_s or _LONGEST_CHUNK_S, family.limits.max_audio_s)
+    overlap_s = config.long_form.overlap_s or chunk_s / 6
+    if overlap_s > chunk_s / 2:
+        raise InputError(
+            f"decoding.long_form.overlap_s is {overlap_s:g} and a chunk is {chunk_s:g} s long: overlap at most half of "
+            "it"
+        )
+    return plan_chunks(recording.length, chunk_s, overlap_s)
+
+
+def _join_pieces(
+    name: str, recording: Recording, parts: Sequence[tuple[Span, Transcript]], timer: WordTimer | None
+) -> Transcript:
+    """One segment for each piece that says something."""
+    segments = []
+    for span, one in parts:
+        if not one.text and not one.interventions:
+            continue
+        start_s = span[0] / SAMPLE_RATE_HZ
+        segment = _segment(start_s, span[1] / SAMPLE_RATE_HZ, one)
+        if timer is not None and one.text:
+            segment["words"] = word_rows(timer.times(samples_of(recording, span), one.text), start_s)
+        segments.append(segment)
+    return _whole(name, segments, [one for _, one in parts])
+
+
+def _join_chunks(
+    name: str,
+    recording: Recording,
+    parts: Sequence[tuple[Span, Transcript]],
+    timer: WordTimer | None,
+    again: Callable[[Samples], str] | None = None,
+) -> Transcript:
+    """The merged words, divided into segments at pauses; ``again`` decodes chunks whose text ends long before them."""
+    assert timer is not None
+    windows = []
+    for span, one in parts:
+        start_s = span[0] / SAMPLE_RATE_HZ
+        waveform = samples_of(recording, span)
+        words = timer.times(waveform, one.text)
+        if again is not None and _seconds(span) - (words[-1].end_s if words else 0.0) > _EARLY_STOP_S:
+            other = again(waveform)
+            if len(other.split()) > len(words):
+                one.text, one.flags = other, [*one.flags, "stopped-early"]
+                words = timer.times(waveform, other)
+        placed = [replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in words]
+        windows.append(Heard(start_s, span[1] / SAMPLE_RATE_HZ, placed))
+    segments: list[dict[str, Any]] = []
+    group: list[Any] = []
+    for word in merge_windows(windows):
+        pause = bool(group) and word.start_s - group[-1].end_s >= _PAUSE_S
+        if group and (pause or word.end_s - group[0].start_s > _LONGEST_SEGMENT_S):
+            segments.append(_of_words(group))
+            group = []
+        group.append(word)
+    if group:
+        segments.append(_of_words(group))
+    return _whole(name, segments, [one for _, one in parts])
+
+
+def _with_timestamps(family: Family, config: DecodingConfig) -> Callable[[Samples], str] | None:
+    """Decodes with timestamps, for Whisper: without them it may stop after a sentence that began before the window."""
+    if not is_single_whisper(family):
+        return None
+    from speechtune.decoding.long.timestamps import decode_window
+
+    whisper: Any = family
+    return lambda waveform: decode_window(whisper, waveform, [], config).text
+
+
+def _of_words(words: Sequence[Any]) -> dict[str, Any]:
+    text = " ".join(word.text for word in words)
+    return {
+        "start_s": round(words[0].start_s, 3),
+        "end_s": round(words[-1].end_s, 3),
+        "text": text,
+        "words": word_rows(words),
+    }
+
+
+def _segment(start_s: float, end_s: float, one: Transcript) -> dict[str, Any]:
+    segment: dict[str, Any] = {"start_s": round(start_s, 3), "end_s": round(end_s, 3), "text": one.text}
+    facts = {"log_prob": one.log_prob, "no_speech_prob": one.no_speech_prob, "flags": one.flags}
+    facts["interventions"] = one.interventions  # type: ignore[assignment]
+    return segment | {name: value for name, value in facts.items() if value not in (None, [])}
+
+
+def _whole(name: str, segments: list[dict[str, Any]], parts: Sequence[Transcript]) -> Transcript:
+    scores = [one.log_prob for one in parts if one.log_prob is not None]
+    return Transcript(
+        utterance_id=name,
+        text=" ".join(one["text"] for one in segments if one["text"]),
+        log_prob=round(float(np.mean(scores)), 4) if scores else None,
+        flags=sorted({name for one in parts for name in one.flags}),
+        segments=segments,
+        interventions=[row for one in parts for row in one.interventions],
+    )
+
+
+def _sequential(family: Family, name: str, recording: Recording, config: DecodingConfig) -> Transcript:
+    whisper: Any = family
+    decode = whisper_decoder(family, config)
+    timer = WordTimer(family, config.context) if config.long_form.words else None
+    window_s = family.limits.max_audio_s
+    family.model.eval()
+    segments = []
+    parts = []
+    found = walk(
+        recording,
+        decode,
+        whisper.first_timestamp,
+        window_s,
+        config.fallback,
+        config.long_form.condition_on_previous_text,
+        f"transcribe {Path(recording.path).name}",
+    )
+    for one in found:
+        part = _of_segment(one, family)
+        if not part.text:
+            continue
+        segment = _segment(one.start_s, one.end_s, part)
+        if timer is not None:
+            waveform = recording.read(one.start_s, one.end_s)
+            segment["words"] = word_rows(timer.times(waveform, part.text), one.start_s)
+        segments.append(segment)
+        parts.append(part)
+    return _whole(name, segments, parts)
+
+
+def _of_segment(one: Segment, family: Family) -> Transcript:
+    hypothesis = one.window.hypothesis
+    flags = ["truncated"] if hypothesis.truncated else []
+    flags += [f"fallback-{one.window.temperature:g}"] if one.window.temperature > 0 else []
+    flags += ["fallback-failed"] if one.window.failed else []
+    return Transcript(
+        utterance_id="",
+        text=family.text(one.tokens),
+        log_prob=round(hypothesis.log_prob, 4),
+        no_speech_prob=None if hypothesis.no_speech_prob is None else round(hypothesis.no_speech_prob, 6),
+        flags=flags,
+    )

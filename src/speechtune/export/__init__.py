@@ -1,0 +1,1 @@
+"""Models in the formats of other runtimes, each one checked in that runtime before it is called done."""

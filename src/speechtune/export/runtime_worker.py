@@ -1,0 +1,234 @@
+"""Transcribes clips with one runtime and nothing of speechtune: ``python runtime_worker.py JOB_DIRECTORY``.
+
+It is a file of its own, so that any interpreter that holds the runtime and NumPy can run it, and so that a runtime that
+aborts its process (whisper.cpp does on a file it dislikes) takes nothing with it. ``JOB_DIRECTORY`` holds ``job.json``
+and ``clips.npz``; ``result.json`` is written there. Arrays: ``wave_N`` float32 [samples] at 16 kHz, ``features_N``
+float32 [mels, frames] where the runtime takes features.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Row = tuple[str, "int | None", "bool | None"]
+"""Text, tokens generated, whether the end-of-text token came; ``None`` where the runtime does not say."""
+
+
+def ctranslate2(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
+    """CTranslate2's own ``generate`` on given features, with the suppressed tokens that the artefact's config names."""
+    from ctranslate2 import StorageView
+    from ctranslate2.models import Whisper
+    from tokenizers import Tokenizer
+
+    model = Whisper(
+        job["artefact"], device="cpu", compute_type=job.get("compute_type", "default"), intra_threads=job["threads"]
+    )
+    tokenizer = Tokenizer.from_file(str(Path(job["artefact"]) / "tokenizer.json"))
+    if model.is_multilingual != job["multilingual"]:
+        raise SystemExit(f"error: CTranslate2 says multilingual is {model.is_multilingual}, which is wrong")
+    suppressed = [-1, *range(job["first_timestamp"], job["vocabulary"])]
+    for number, _ in enumerate(job["clips"]):
+        features = np.ascontiguousarray(arrays[f"features_{number}"][None])
+        found = model.generate(
+            StorageView.from_array(features),
+            [job["prompt"]],
+            beam_size=1,
+            max_length=2 * job["limit"],  # CTranslate2 generates half of it
+            suppress_tokens=suppressed,
+        )[0].sequences_ids[0]
+        yield tokenizer.decode(found).strip(), len(found), len(found) < job["limit"]
+
+
+def faster_whisper(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
+    """faster-whisper as people call it, greedy and without its fallbacks; it pads every clip to 30 s."""
+    from faster_whisper import WhisperModel
+
+    model = WhisperModel(
+        job["artefact"],
+        device="cpu",
+        compute_type=job.get("compute_type", "default"),
+        cpu_threads=job["threads"],
+        local_files_only=True,
+    )
+    for number, _ in enumerate(job["clips"]):
+        segments, _info = model.transcribe(
+            arrays[f"wave_{number}"],
+            language=job["language"] or "en",
+            beam_size=1,
+            temperature=0.0,
+            without_timestamps=True,
+            max_new_tokens=2 * job["limit"] - len(job["prompt"]),  # CTranslate2 generates half of the two together
+            condition_on_previous_text=False,
+            compression_ratio_threshold=None,
+            log_prob_threshold=None,
+            no_speech_threshold=None,
+        )
+        parts = list(segments)
+        tokens = sum(len(part.tokens) for part in parts)
+        yield " ".join(part.text.strip() for part in parts).strip(), tokens, None
+
+
+def whisper_cpp(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
+    """whisper.cpp through pywhispercpp; ``audio_ctx`` (encoder positions) is half of a clip's frames at fit context."""
+    from pywhispercpp.model import Model
+
+    model = Model(job["artefact"], n_threads=job["threads"], redirect_whispercpp_logs_to=None)
+    for number, clip in enumerate(job["clips"]):
+        wave = arrays[f"wave_{number}"]
+        wave = np.pad(wave, (0, max(0, 17_600 - len(wave))))  # whisper.cpp refuses less than a second
+        segments = model.transcribe(
+            wave,
+            language=job["language"] or "en",
+            audio_ctx=clip["frames"] // 2 if job["context"] == "fit" else 0,
+            no_timestamps=True,
+            single_segment=True,
+            no_context=True,
+            suppress_blank=True,
+            suppress_nst=True,
+            temperature=0.0,
+            temperature_inc=0.0,
+            greedy={"best_of": 1},
+            max_tokens=0,
+            print_progress=False,
+            print_realtime=False,
+        )
+        yield " ".join(part.text.strip() for part in segments).strip(), None, None
+
+
+def openai_whisper(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
+    """OpenAI's package; its encoder takes the full context only."""
+    import torch
+    import whisper
+    from whisper.audio import N_FRAMES, N_SAMPLES, log_mel_spectrogram, pad_or_trim
+
+    torch.set_num_threads(job["threads"])
+    model = whisper.load_model(job["artefact"], device="cpu")
+    options = whisper.DecodingOptions(
+        language=job["language"] or "en",
+        without_timestamps=True,
+        fp16=False,
+        sample_len=job["limit"],
+        suppress_tokens=job["suppress"],
+    )
+    for number, _ in enumerate(job["clips"]):
+        mel = log_mel_spectrogram(pad_or_trim(torch.from_numpy(arrays[f"wave_{number}"]), N_SAMPLES), model.dims.n_mels)
+        found = whisper.decode(model, pad_or_trim(mel, N_FRAMES), options)
+        yield found.text.strip(), len(found.tokens), len(found.tokens) < job["limit"]
+
+
+def transformers(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
+    """Transformers alone: its processor and its ``generate``, at full context."""
+    import torch
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    torch.set_num_threads(job["threads"])
+    path = job["artefact"]
+    model: Any = WhisperForConditionalGeneration.from_pretrained(path, dtype="auto", local_files_only=True).eval()
+    processor: Any = WhisperProcessor.from_pretrained(path, local_files_only=True)
+    multilingual = {"language": job["language"], "task": "transcribe"} if job["multilingual"] else {}
+    for number, _ in enumerate(job["clips"]):
+        given = processor.feature_extractor(
+            arrays[f"wave_{number}"], sampling_rate=16_000, return_tensors="pt", return_attention_mask=True
+        )
+        with torch.inference_mode():
+            found = model.generate(
+                given.input_features.to(model.dtype),
+                attention_mask=given.attention_mask,
+                max_new_tokens=job["limit"],
+                **multilingual,
+            )[0].tolist()
+        text = [token for token in found if token < job["first_timestamp"] and token not in job["prompt"]]
+        ended = job["eot"] in text
+        text = text[: text.index(job["eot"])] if ended else text
+        yield processor.tokenizer.decode(text, skip_special_tokens=True).strip(), len(text), len(text) < job["limit"]
+
+
+def onnxruntime(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
+    """ONNX Runtime: encoder once, then the merged decoder with its cache, greedily, on given features."""
+    import onnxruntime as ort
+    from tokenizers import Tokenizer
+
+    folder = Path(job["artefact"])
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = job["threads"]
+    settings.log_severity_level = 3
+    suffix = job.get("suffix", "")
+    files = [folder / "onnx" / f"{name}{suffix}.onnx" for name in ("encoder_model", "decoder_model_merged")]
+    encoder, decoder = (ort.InferenceSession(str(f), settings, providers=["CPUExecutionProvider"]) for f in files)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    caches = [one for one in decoder.get_inputs() if one.name.startswith("past_key_values.")]
+    names = [one.name for one in decoder.get_outputs()]
+    barred = [*job["suppress"], *range(job["first_timestamp"], job["vocabulary"])]
+    for number, _ in enumerate(job["clips"]):
+        hidden = encoder.run(None, {"input_features": arrays[f"features_{number}"][None]})[0]
+        past = {one.name: np.zeros((1, one.shape[1], 0, one.shape[3]), np.float32) for one in caches}
+        tokens: list[int] = []
+        given = np.array([job["prompt"]], dtype=np.int64)
+        ended = False
+        while len(tokens) < job["limit"]:
+            feeds = {"input_ids": given, "encoder_hidden_states": hidden, **past}
+            feeds["use_cache_branch"] = np.array([bool(tokens)])
+            found = dict(zip(names, decoder.run(None, feeds), strict=True))
+            scores = found["logits"][0, -1].copy()
+            scores[barred] = -np.inf
+            if not tokens:
+                scores[job["begin_suppress"]] = -np.inf
+            best = int(scores.argmax())
+            if best == job["eot"]:
+                ended = True
+                break
+            tokens.append(best)
+            given = np.array([[best]], dtype=np.int64)
+            past = {name: found[name.replace("past_key_values", "present")] for name in past}
+        yield tokenizer.decode(tokens).strip(), len(tokens), ended
+
+
+def onnx_asr(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
+    """onnx-asr with its own features; it suppresses no tokens and always names a language."""
+    import onnx_asr as package
+
+    model = package.load_model("whisper", job["artefact"], quantization=job.get("quantisation"))
+    for number, _ in enumerate(job["clips"]):
+        yield str(model.recognize(arrays[f"wave_{number}"], language=job["language"] or "en")).strip(), None, None
+
+
+RUNTIMES: dict[str, tuple[Callable[[dict[str, Any], Any], Iterator[Row]], tuple[str, ...]]] = {
+    "ctranslate2": (ctranslate2, ("ctranslate2",)),
+    "faster-whisper": (faster_whisper, ("faster-whisper", "ctranslate2")),
+    "whisper.cpp": (whisper_cpp, ("pywhispercpp",)),
+    "openai-whisper": (openai_whisper, ("openai-whisper", "torch")),
+    "transformers": (transformers, ("transformers", "torch")),
+    "onnxruntime": (onnxruntime, ("onnxruntime",)),
+    "onnx-asr": (onnx_asr, ("onnx-asr", "onnxruntime")),
+}
+"""Each runtime, and the packages whose versions say what it was."""
+
+
+def main(folder: Path) -> None:
+    """Do the job of ``folder`` and write ``result.json`` there."""
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    run, packages = RUNTIMES[job["runtime"]]
+    rows = []
+    with np.load(folder / "clips.npz") as arrays:
+        start_s = time.perf_counter()
+        for clip, (text, tokens, ended) in zip(job["clips"], run(job, arrays), strict=True):
+            now_s = time.perf_counter()
+            rows.append({"id": clip["id"], "text": text, "tokens": tokens, "ended": ended, "took_s": now_s - start_s})
+            start_s = time.perf_counter()
+    versions = {name: metadata.version(name) for name in packages}
+    result = {"rows": rows, "versions": versions, "python": sys.version.split()[0]}
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

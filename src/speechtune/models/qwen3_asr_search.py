@@ -1,0 +1,196 @@
+"""Decoding with Qwen3-ASR: greedy, beams, N-best lists and sampling, through Transformers' own ``generate``.
+
+The audio is encoded once for a clip, however many beams there are, and prompts are padded on the left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+
+from speechtune.core.errors import InputError
+from speechtune.models.family import Hypothesis
+from speechtune.models.search_config import SearchConfig
+
+if TYPE_CHECKING:
+    from speechtune.models.qwen3_asr import Qwen3AsrFamily
+
+_LOGITS_PER_CHUNK = 200_000_000
+
+
+def search_qwen3_asr(
+    family: Qwen3AsrFamily,
+    waveforms: Sequence[np.ndarray],
+    max_new_tokens: int,
+    beams: int,
+    search: SearchConfig,
+) -> list[Hypothesis]:
+    """The best hypothesis of each clip, with all kept ones in its ``nbest``, best first.
+
+    Their order is the search's, that of sampled ones the mean log-probability. Log-probabilities are the model's own
+    (temperature 1, no penalties), of the tokens and the end.
+
+    Raises:
+        InputError: more hypotheses than beams, or suppressed tokens that hold the end.
+    """
+    if search.n_best > beams and not search.sample:
+        raise InputError(
+            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set as many beams, or sample: true"
+        )
+    device = next(family.model.parameters()).device
+    given, attention, prefix = _prompts(family, waveforms, search)
+    model: Any = family.model
+    features, mask = family.front_end(waveforms, device=str(device))
+    embedded = model.embed(given.to(device), features, mask)
+    attention = attention.to(device)
+    recorder = _LogProbs()
+    plain = beams == 1 and search.is_plain()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=search.sample):
+        if search.sample:
+            torch.manual_seed(search.seed)
+        found: Any = GenerationMixin.generate(
+            model,
+            inputs_embeds=embedded,
+            attention_mask=attention,
+            generation_config=_generation_config(family, max_new_tokens, beams, search),
+            logits_processor=LogitsProcessorList([recorder] if plain else []),
+        )
+    kept = search.n_best
+    log_probs = recorder.by_row() if plain else teacher_forced(family, embedded, attention, found, kept)
+    rows = [
+        _hypothesis(family, prefix, row, own, max_new_tokens)
+        for row, own in zip(found.tolist(), log_probs, strict=True)
+    ]
+    results = []
+    for clip in range(len(waveforms)):
+        own = rows[clip * kept : (clip + 1) * kept]
+        if search.sample:
+            own.sort(key=lambda one: -one.log_prob)
+        results.append(own[0].with_nbest(own) if kept > 1 else own[0])
+    return results
+
+
+def _prompts(
+    family: Qwen3AsrFamily, waveforms: Sequence[np.ndarray], search: SearchConfig
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Prompts padded on the left, their attention mask, and the tokens of ``search.prefix``."""
+    words = [*search.hotwords, *([search.prompt.strip()] if search.prompt else [])]
+    prompt = family.prompt.with_more(words) if words else family.prompt
+    tokens = family.format.prompt(prompt, with_tag=True)
+    prefix = family.tokenizer.encode(search.prefix, add_special_tokens=False) if search.prefix else []
+    rows = [[*family.format.expand(tokens, family.front_end.tokens(len(one))), *prefix] for one in waveforms]
+    return (*padded(rows, family.format.end, "left"), prefix)
+
+
+def padded(rows: Sequence[Sequence[int]], filler: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token rows as one tensor (batch, positions), and 1 where a token stands."""
+    longest = max(len(row) for row in rows)
+    tokens = torch.full((len(rows), longest), filler)
+    mask = torch.zeros(len(rows), longest, dtype=torch.long)
+    for number, row in enumerate(rows):
+        place = slice(longest - len(row), longest) if side == "left" else slice(0, len(row))
+        tokens[number, place] = torch.tensor(list(row))
+        mask[number, place] = 1
+    return tokens, mask
+
+
+def _generation_config(family: Qwen3AsrFamily, limit: int, beams: int, search: SearchConfig) -> Any:
+    banned = set(search.suppress_tokens)
+    for text in search.suppress:
+        for form in (text, " " + text):
+            tokens = family.tokenizer.encode(form, add_special_tokens=False)
+            if len(tokens) == 1:
+                banned.add(int(tokens[0]))
+    if family.ends & banned:
+        raise InputError(f"decoding.search.suppress_tokens forbids the end of the text ({min(family.ends)}): remove it")
+    sampling = {
+        "temperature": search.temperature,
+        "top_k": search.top_k,
+        "top_p": search.top_p,
+        "min_p": search.min_p or None,
+        "typical_p": search.typical_p,
+    }
+    ranking = {"length_penalty": search.length_penalty, "early_stopping": search.early_stopping}
+    return GenerationConfig(
+        max_new_tokens=limit,
+        num_beams=beams,
+        num_return_sequences=search.n_best,
+        do_sample=search.sample,
+        **(sampling if search.sample else {}),
+        **(ranking if beams > 1 else {}),
+        repetition_penalty=search.repetition_penalty,
+        no_repeat_ngram_size=search.no_repeat_ngram,
+        eos_token_id=sorted(family.ends),
+        pad_token_id=family.format.end,
+        suppress_tokens=sorted(banned) or None,
+    )
+
+
+def teacher_forced(
+    family: Qwen3AsrFamily, embedded: torch.Tensor, attention: torch.Tensor, tokens: torch.Tensor, kept: int
+) -> list[list[float]]:
+    """Log-probability of every token of ``tokens``, shape (clips x kept, length), computed anew behind its prompt.
+
+    Args:
+        family: its model is used as it is.
+        embedded: what stands before them, (clips, positions, width), padded on the left.
+        attention: its mask.
+        tokens: what was generated.
+        kept: rows of ``tokens`` of each clip.
+    """
+    model: Any = family.model
+    length = tokens.shape[1]
+    clips = max(1, _LOGITS_PER_CHUNK // (kept * length * int(family.config.text_config.vocab_size)))
+    rows: list[list[float]] = []
+    for first in range(0, len(embedded), clips):
+        part = tokens[first * kept : (first + clips) * kept]
+        before = embedded[first : first + clips].repeat_interleave(kept, dim=0)
+        mask = attention[first : first + clips].repeat_interleave(kept, dim=0)
+        mask = torch.cat([mask, mask.new_ones(len(part), length - 1)], 1)
+        after = model.get_input_embeddings()(part[:, :-1]).to(before.dtype)
+        logits = model(
+            inputs_embeds=torch.cat([before, after], 1),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=length,
+        ).logits.float()
+        rows += logits.log_softmax(-1).gather(-1, part[..., None]).squeeze(-1).tolist()
+    return rows
+
+
+def _hypothesis(
+    family: Qwen3AsrFamily, prefix: list[int], row: list[int], log_probs: list[float], limit: int
+) -> Hypothesis:
+    length = next((place for place, token in enumerate(row) if token in family.ends), len(row))
+    ended = length < len(row)
+    counted = log_probs[: length + ended]
+    return Hypothesis(
+        text=family.text([*prefix, *row[:length]]),
+        tokens=[*prefix, *row[:length]],
+        log_prob=sum(counted) / max(len(counted), 1),
+        truncated=not ended and length >= limit,
+        token_log_probs=counted[:length] if not prefix else None,
+        sum_log_prob=sum(counted),
+    )
+
+
+class _LogProbs(LogitsProcessor):
+    """Keeps the log-probability of the best token of every step, instead of every logit of every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores, unchanged."""
+        own = scores.float()
+        self.steps.append(own.amax(-1) - own.logsumexp(-1))
+        return scores
+
+    def by_row(self) -> list[list[float]]:
+        """Log-probabilities, one list a row of the batch."""
+        return torch.stack(self.steps, dim=1).tolist()

@@ -1,0 +1,1 @@
+"""``speechtune tune-decoding``: the decoding settings that suit a model and a kind of speech."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -149,6 +148,14 @@ SYSTEMS: dict[str, Callable[[dict[str, Any]], Texts]] = {
 BASELINES = ("faster-whisper batched float32", "faster-whisper batched int8")
 
 
+def highest_mib() -> float:
+    """The most memory this process has held; unlike ``ru_maxrss``, it knows nothing of the parent's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
 def work(job_file: Path, system: str) -> None:
     """One system in this process: warm up, run, and print what it took as JSON."""
     job = json.loads(job_file.read_text(encoding="utf-8"))
@@ -158,7 +165,7 @@ def work(job_file: Path, system: str) -> None:
         import torch
 
         torch.set_num_threads(job["threads"])
-    before_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before_mib = highest_mib()
     began_s = time.perf_counter()
     texts = SYSTEMS[system](job)
     load_s = time.perf_counter() - began_s
@@ -166,7 +173,7 @@ def work(job_file: Path, system: str) -> None:
     began_s = time.perf_counter()
     said = texts(clips)
     seconds = time.perf_counter() - began_s
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mib = highest_mib()
     print(
         json.dumps(
             {"seconds": seconds, "load_s": load_s, "peak_mib": peak_mib, "before_mib": before_mib, "texts": said}

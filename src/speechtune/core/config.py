@@ -37,7 +37,11 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         loaded = OmegaConf.load(path) if path else OmegaConf.create()
         if not isinstance(loaded, DictConfig):
             raise InputError(f"{where} must be a mapping of sections: begin with data: and model:")
-        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist(list(overrides)))
+        in_list = [one for one in overrides if any(part.isdigit() for part in one.split("=", 1)[0].split("."))]
+        merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist([one for one in overrides if one not in in_list]))
+        for one in in_list:  # merging would replace the list by a mapping
+            key, value = one.split("=", 1)
+            OmegaConf.update(merged, key, OmegaConf.from_dotlist([f"value={value}"]).value)
         values = OmegaConf.to_container(merged, resolve=True)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: check the recipe's path") from error

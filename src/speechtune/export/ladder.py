@@ -75,7 +75,7 @@ def ladder_text(found: dict[str, Any]) -> str:
             f"{'-' if speed is None else f'{speed:.1f}':>8}  {verdict}"
         )
     best = found["recommended"]
-    lines.append(f"recommended: {best} (the smallest that passed)" if best else "recommended: none, because none passed")
+    lines.append(f"recommended: {best} (the smallest that passed)" if best else "recommended: none, as none passed")
     return "\n".join(lines)
 
 

@@ -6,6 +6,8 @@ STAMP = $(VENV)/.installed
 # The same tests must pass without a network; what loads a model hub says so instead of hanging.
 OFFLINE = HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false SPEECHTUNE_WHEELS=$(CURDIR)/.wheels \
 	OMP_NUM_THREADS=1
+# Processes that share the test files among them.
+WORKERS ?= 2
 
 .PHONY: demo test check format install bench clean
 
@@ -22,7 +24,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python tests/prepare.py
-	$(OFFLINE) $(BIN)/python -m pytest
+	$(OFFLINE) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .

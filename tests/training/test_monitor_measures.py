@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from speechtune.corpus.table import Utterance
+from speechtune.decoding.searching import compression_ratio
 from speechtune.training.monitor.detectors import Finding
 from speechtune.training.monitor.measures import drift, gradient_norms, layer_group, memory_gib, start_weights
 from speechtune.training.monitor.record import Action, Actions, Series, is_news
-from speechtune.training.monitor.transcripts import complaint, compression_ratio, sample_ids
+from speechtune.training.monitor.transcripts import complaint, sample_ids
 
 
 @pytest.mark.parametrize(

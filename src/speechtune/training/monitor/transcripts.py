@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from typing import Any
 
 from speechtune.corpus.table import Utterance
 from speechtune.corpus.text_patterns import repeated_phrase
+from speechtune.decoding.searching import compression_ratio
 from speechtune.decoding.transcript import Transcript
 
 COMPRESSION_LIMIT = 2.4
@@ -15,12 +15,6 @@ COMPRESSION_LIMIT = 2.4
 
 WORDS_PER_S_LIMIT = 8.0
 """More words a second than anybody says; the label check's scale ends there too."""
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of the text over its bytes under zlib, as Whisper measures it; 0 for an empty text."""
-    data = text.encode("utf-8")
-    return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
 def complaint(text: str, reference: str, duration_s: float) -> str | None:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from tone_corpus import write_corpus
+
+from speechtune.core import interrupt
+from speechtune.core.progress import set_quiet
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _as_a_new_process() -> Iterator[None]:
+    """Neither ``--quiet``, a remembered interrupt nor a signal handler goes from one test to the next."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    set_quiet(False)
+    interrupt._asked = False
+    yield
+    interrupt._asked = False
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")
@@ -31,37 +47,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tiny-model")
     make_transformers(directory, multilingual=False, positions=150, text_positions=64)
     return directory
-
-
-TEXTS = ("the thing", "sing the king", "a ring", "in the inn", "nothing here", "then", "bring thin things", "go on")
-
-
-def write_corpus(root: Path, count: int = 16, dev: int = 4) -> Path:
-    """A corpus of short tones: ``count`` training and ``dev`` dev utterances of 0.3 to 1.5 s."""
-    from speechtune.audio.io import write_audio
-    from speechtune.corpus.table import Corpus, Utterance
-
-    rng = np.random.default_rng(3)
-    utterances = []
-    (root / "audio").mkdir(parents=True)
-    for number in range(count + dev):
-        length = int(rng.integers(4_800, 24_000))
-        tone = 0.3 * np.sin(np.arange(length) * (0.05 + 0.01 * (number % 8)))
-        name = f"audio/u{number:02d}.wav"
-        write_audio(root / name, tone.astype(np.float32))
-        utterances.append(
-            Utterance(
-                utterance_id=f"u{number:02d}",
-                file_name=name,
-                text=TEXTS[number % len(TEXTS)],
-                duration_s=length / 16_000,
-                speaker_id=f"s{number % 6}",
-                language="en",
-                split="train" if number < count else "dev",
-            )
-        )
-    Corpus(root, utterances, {"kept": len(utterances)}).save()
-    return root
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,9 @@ def test_rates_after_warm_up_are_the_recipes(tiny_model: Path) -> None:
     rate_of = {id(one): group for group in optimiser.param_groups for one in group["params"]}
     for step in range(6):
         for name, parameter in module.named_parameters():
+            if name.endswith("encoder.embed_positions.weight"):
+                assert id(parameter) not in rate_of  # sinusoids are constants
+                continue
             assert rate_of[id(parameter)]["lr"] == pytest.approx(expected(name) * min(1.0, step / 4))
         optimiser.step()
         schedule.step()

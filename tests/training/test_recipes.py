@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import tiny_ctc
 import yaml
-from conftest import write_corpus
 from tiny_whisper import make_transformers
+from tone_corpus import write_corpus
 
 from speechtune.corpus.table import Corpus
 from speechtune.training.recipe import load_recipe

@@ -227,6 +227,16 @@ def freeze_except(layout: Layout, names: Iterable[str]) -> None:
         parameter.requires_grad_(parameter.requires_grad and name in kept)
 
 
+def check_selection(family: Any, selection: Selection) -> None:
+    """Refuse a selection that names nothing in a model, before anything is done with it.
+
+    Raises:
+        InputError: a word names nothing.
+    """
+    if selection != ALL:
+        Layout(family).select(selection, "model.train")
+
+
 def train_only(layout: Layout, selection: Selection) -> None:
     """Make exactly the selected parameters trainable.
 

@@ -18,6 +18,7 @@ from speechtune.models.adapters import describe_adapter, save_trained
 from speechtune.models.config import Context
 from speechtune.models.family import Family, load_family
 from speechtune.models.obtaining import resolve_model
+from speechtune.models.trainable import check_selection
 from speechtune.training.adapter_set import train_adapters
 from speechtune.training.averaging import AVERAGE, keep_the_best
 from speechtune.training.batch_finder import BatchFinder, record_name
@@ -100,6 +101,7 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
     ]
     for stage, pool in zip(stages, pools, strict=True):  # what is wrong is said before the baseline is measured
         format_for(stage.recipe.training, pool, family)
+        check_selection(family, stage.recipe.model.train)
     join_processes()
     if not is_main_process():
         _train_stages(stages, pools, dev_splits, family, directory, guards)

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import Visit, needs_chromium
 from compare_fixtures import compared, large_corpus, small_corpus, system
 from report_fixtures import HEBREW, HOSTILE_TEXT
 
 from speechtune.report.compare_report import Extra, write_compare_report
 from speechtune.scoring.comparison import Cost
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 UTTERANCES = 100_000
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +48,6 @@ def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     corpus = small_corpus(folder / "corpus", 30)
     systems = [system(corpus, f"system {number}", 0.08 * number) for number in range(10)]
     return write_compare_report(compared(corpus, systems, examples=2), folder / "page.html")
-
-
-class Visit:
-    """An open page and everything it asked for or complained about."""
-
-    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.goto(path.as_uri())
-
-    def __enter__(self) -> Visit:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -66,26 +66,36 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is missing, or a line is not a JSON object (its number is named).
     """
+    return [row for _, row in iterate_jsonl(path)]
+
+
+def iterate_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each row of a JSONL file with the number of its line, read as they are asked for; blank lines are passed over.
+
+    Raises:
+        InputError: the file is missing, or a line is not a JSON object (its number is named).
+    """
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: U+2028 may stand inside a text
+        # Lines end at a line feed alone: U+2028 may stand inside a text.
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise InputError(
+                        f"{path} line {number} is not valid JSON ({error.msg}): repair that line"
+                    ) from error
+                if not isinstance(row, dict):
+                    raise InputError(f"{path} line {number} is not a JSON object: each line must be {{...}}")
+                yield number, row
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: check the path") from error
     except IsADirectoryError as error:
         raise InputError(f"{path} is a directory: give a JSONL file") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number} is not valid JSON ({error.msg}): repair that line") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path} line {number} is not a JSON object: each line must be {{...}}")
-        rows.append(row)
-    return rows
 
 
 @contextmanager

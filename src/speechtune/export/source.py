@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +143,17 @@ def preprocessor_settings(source: Source) -> dict[str, Any]:
     config = source.family.config
     sizes = {"num_mel_bins": int(config.num_mel_bins), "max_source_positions": int(config.max_source_positions)}
     return preprocessor_config(sizes)
+
+
+def missing_or_wrong(source: Source, out: Path, names: Sequence[str]) -> list[str]:
+    """What an artefact with a ``preprocessor_config.json`` lacks or contradicts, in sentences; empty if nothing."""
+    missing = [f"{name} is missing" for name in names if not (out / name).is_file()]
+    if missing:
+        return missing
+    mels = read_json(out / "preprocessor_config.json").get("feature_size")
+    if mels != source.family.mel_bins:
+        return [f"preprocessor_config.json says {mels} mel bins where the model has {source.family.mel_bins}"]
+    return []
 
 
 def recorded_contexts(source: Source) -> dict[str, Any]:

@@ -7,7 +7,13 @@ from pathlib import Path
 from speechtune.core.errors import missing_extra
 from speechtune.core.files import read_json, write_json
 from speechtune.export.gate import Leg
-from speechtune.export.source import Source, alignment_heads, plain_directory, preprocessor_settings
+from speechtune.export.source import (
+    Source,
+    alignment_heads,
+    missing_or_wrong,
+    plain_directory,
+    preprocessor_settings,
+)
 from speechtune.models.config import Context
 from speechtune.models.importers.whisper_tokens import write_tokenizer_files
 
@@ -47,13 +53,7 @@ def write_ctranslate2(source: Source, out: Path, dtype: str) -> None:
 
 def check_files(source: Source, out: Path) -> list[str]:
     """What a CTranslate2 directory lacks or contradicts, in sentences; empty for a complete one."""
-    missing = [f"{name} is missing" for name in FILES if not (out / name).is_file()]
-    if missing:
-        return missing
-    mels = read_json(out / "preprocessor_config.json").get("feature_size")
-    if mels != source.family.mel_bins:
-        return [f"preprocessor_config.json says {mels} mel bins where the model has {source.family.mel_bins}"]
-    return []
+    return missing_or_wrong(source, out, FILES)
 
 
 def legs(source: Source, contexts: list[Context], dtype: str) -> list[Leg]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from speechtune.core.files import read_json, write_json
 from speechtune.export.gate import Leg
-from speechtune.export.source import Source, preprocessor_settings
+from speechtune.export.source import Source, missing_or_wrong, preprocessor_settings
 from speechtune.models.checking import is_transformers
 from speechtune.models.config import Context
 from speechtune.models.importers.whisper_tokens import write_tokenizer_files
@@ -46,13 +46,7 @@ def check_files(source: Source, out: Path) -> list[str]:
     if not is_transformers(out):
         return ["config.json or a weight file is missing"]
     names = ("tokenizer.json", "tokenizer_config.json", "preprocessor_config.json", "generation_config.json")
-    missing = [f"{name} is missing" for name in names if not (out / name).is_file()]
-    if missing:
-        return missing
-    mels = read_json(out / "preprocessor_config.json").get("feature_size")
-    if mels != source.family.mel_bins:
-        return [f"preprocessor_config.json says {mels} mel bins where the model has {source.family.mel_bins}"]
-    return []
+    return missing_or_wrong(source, out, names)
 
 
 def legs(source: Source, contexts: list[Context], dtype: str) -> list[Leg]:

@@ -65,10 +65,6 @@ def taps_of(family: Family, purpose: str) -> Taps:
     Raises:
         InputError: it has none; ``purpose`` says in the message what they were wanted for.
     """
-    if family.name == "ctc":
-        from speechtune.models.ctc_taps import ctc_taps
-
-        return ctc_taps(family)
     if not isinstance(family, Observable):
         raise InputError(f"models of family {family.name!r} do not show their hidden states: {purpose} is not for them")
     return family.taps()

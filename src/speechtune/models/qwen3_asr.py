@@ -18,8 +18,8 @@ from transformers import GenerationConfig, Qwen3ASRFeatureExtractor, Qwen3ASRPro
 from speechtune.audio.mel import FRAMES_PER_SECOND
 from speechtune.core.errors import InputError
 from speechtune.core.files import read_json, write_json
+from speechtune.models.byte_pairs import BytePairText
 from speechtune.models.config import Context, ModelConfig
-from speechtune.models.ctc_config import CtcConfig
 from speechtune.models.family import Example, Hypothesis, Limits
 from speechtune.models.observe import Taps
 from speechtune.models.qwen3_asr_features import ClipFeatures
@@ -45,7 +45,7 @@ _ROLES: dict[str, dict[str, tuple[str, ...]]] = {
 _INSIDE = {"encoder": ".audio_tower.", "projector": ".multi_modal_projector.", "decoder": ".language_model."}
 
 
-class Qwen3AsrFamily:
+class Qwen3AsrFamily(BytePairText):
     """A loaded Qwen3-ASR model; ``prompt`` is what stands around every transcript."""
 
     name = "qwen3_asr"
@@ -133,17 +133,6 @@ class Qwen3AsrFamily:
         context = self.prompt.context if wanted.context is None else wanted.context
         self.prompt = Prompt(context, self.prompt.language, wanted.language_tag or self.prompt.language_tag)
         self.format.prompt(self.prompt, with_tag=True)
-
-    def prepare(self, settings: CtcConfig, texts: Sequence[str], seed: int) -> None:
-        """Nothing: vocabulary and output layer are the checkpoint's."""
-
-    def written(self, text: str) -> str:
-        """The text itself: byte pairs write anything."""
-        return text
-
-    def refusal(self, duration_s: float, tokens: Sequence[int]) -> str | None:
-        """``None``: only `limits` count."""
-        return None
 
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Prompt with one place for the audio, answer and its end; `collate` makes as many places as the clip takes."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 
-from speechtune.core.errors import InputError
 from speechtune.models.family import Hypothesis
+from speechtune.models.generation import check_n_best, generation_config
 from speechtune.models.search_config import SearchConfig
 
 if TYPE_CHECKING:
@@ -37,10 +37,7 @@ def search_qwen3_asr(
     Raises:
         InputError: more hypotheses than beams, or suppressed tokens that hold the end.
     """
-    if search.n_best > beams and not search.sample:
-        raise InputError(
-            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set as many beams, or sample: true"
-        )
+    check_n_best(search, beams)
     device = next(family.model.parameters()).device
     given, attention, prefix = _prompts(family, waveforms, search)
     model: Any = family.model
@@ -56,7 +53,14 @@ def search_qwen3_asr(
             model,
             inputs_embeds=embedded,
             attention_mask=attention,
-            generation_config=_generation_config(family, max_new_tokens, beams, search),
+            generation_config=generation_config(
+                family.tokenizer,
+                search,
+                max_new_tokens,
+                beams,
+                ends=family.ends,
+                filler=family.format.end,
+            ),
             logits_processor=LogitsProcessorList([recorder] if plain else []),
         )
     kept = search.n_best
@@ -96,38 +100,6 @@ def padded(rows: Sequence[Sequence[int]], filler: int, side: str) -> tuple[torch
         tokens[number, place] = torch.tensor(list(row))
         mask[number, place] = 1
     return tokens, mask
-
-
-def _generation_config(family: Qwen3AsrFamily, limit: int, beams: int, search: SearchConfig) -> Any:
-    banned = set(search.suppress_tokens)
-    for text in search.suppress:
-        for form in (text, " " + text):
-            tokens = family.tokenizer.encode(form, add_special_tokens=False)
-            if len(tokens) == 1:
-                banned.add(int(tokens[0]))
-    if family.ends & banned:
-        raise InputError(f"decoding.search.suppress_tokens forbids the end of the text ({min(family.ends)}): remove it")
-    sampling = {
-        "temperature": search.temperature,
-        "top_k": search.top_k,
-        "top_p": search.top_p,
-        "min_p": search.min_p or None,
-        "typical_p": search.typical_p,
-    }
-    ranking = {"length_penalty": search.length_penalty, "early_stopping": search.early_stopping}
-    return GenerationConfig(
-        max_new_tokens=limit,
-        num_beams=beams,
-        num_return_sequences=search.n_best,
-        do_sample=search.sample,
-        **(sampling if search.sample else {}),
-        **(ranking if beams > 1 else {}),
-        repetition_penalty=search.repetition_penalty,
-        no_repeat_ngram_size=search.no_repeat_ngram,
-        eos_token_id=sorted(family.ends),
-        pad_token_id=family.format.end,
-        suppress_tokens=sorted(banned) or None,
-    )
 
 
 def teacher_forced(

@@ -23,8 +23,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from speechtune.audio.augment import apply_masks
 from speechtune.audio.mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LogMel
 from speechtune.core.errors import InputError
+from speechtune.models.byte_pairs import BytePairText
 from speechtune.models.config import Context
-from speechtune.models.ctc_config import CtcConfig
 from speechtune.models.family import Example, Hypothesis, Limits
 from speechtune.models.observe import Taps
 from speechtune.models.search_config import SearchConfig
@@ -97,7 +97,7 @@ class FitContextWhisper(WhisperForConditionalGeneration):
         return Seq2SeqLMOutput(loss=total / (counted.sum() if num_items_in_batch is None else num_items_in_batch))
 
 
-class WhisperFamily:
+class WhisperFamily(BytePairText):
     """A loaded Whisper model."""
 
     name = "whisper"
@@ -158,17 +158,6 @@ class WhisperFamily:
             known = ", ".join(sorted(name[2:-2] for name in languages))
             raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
         return [start, int(languages[token]), int(ids(f"<|{task}|>")), no_timestamps]
-
-    def prepare(self, settings: CtcConfig, texts: Sequence[str], seed: int) -> None:
-        """Nothing: vocabulary and output layer are the checkpoint's."""
-
-    def written(self, text: str) -> str:
-        """The text itself: byte pairs write anything."""
-        return text
-
-    def refusal(self, duration_s: float, tokens: Sequence[int]) -> str | None:
-        """``None``: only `limits` count."""
-        return None
 
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Prompt, text (with the leading space that Whisper's own transcripts have) and end-of-text."""

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from speechtune.core.errors import InputError
 from speechtune.models.family import Hypothesis
+from speechtune.models.generation import check_n_best, generation_config
 from speechtune.models.search_config import SearchConfig
 
 if TYPE_CHECKING:
@@ -52,7 +53,18 @@ def search_whisper(
             f"prompt and prefix take {len(given)} of the {family.limits.max_label_tokens} tokens that the model has "
             "for them and the text: shorten them"
         )
-    config = _generation_config(family, limit, beams, search)
+    own: Any = family.generation_config
+    config = generation_config(
+        family.tokenizer,
+        search,
+        limit,
+        beams,
+        ends=(family.eot,),
+        filler=family.eot,
+        never=own.suppress_tokens or (),
+        decoder_start_token_id=family.config.decoder_start_token_id,
+        begin_suppress_tokens=own.begin_suppress_tokens or None,
+    )
     processors = LogitsProcessorList([family.no_timestamps(), *(guide(len(given)) for guide in guides)])
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=search.sample):
         if search.sample:
@@ -94,48 +106,11 @@ def prompt_tokens(family: WhisperFamily, search: SearchConfig) -> tuple[list[int
 
 
 def _check(search: SearchConfig, beams: int) -> None:
-    if search.n_best > beams and not search.sample:
-        raise InputError(
-            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set as many beams, or sample: true"
-        )
+    check_n_best(search, beams)
     if search.sample and 1 < beams < search.n_best:
         raise InputError(
             f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set beams to 1, or more"
         )
-
-
-def _generation_config(family: WhisperFamily, limit: int, beams: int, search: SearchConfig) -> Any:
-    banned = {*(family.generation_config.suppress_tokens or []), *search.suppress_tokens}
-    for text in search.suppress:
-        for form in (text, " " + text):
-            tokens = family.tokenizer.encode(form, add_special_tokens=False)
-            if len(tokens) == 1:
-                banned.add(int(tokens[0]))
-    if family.eot in banned:
-        raise InputError(f"decoding.search.suppress_tokens forbids the end of the text ({family.eot}): remove it")
-    sampling = {
-        "temperature": search.temperature,
-        "top_k": search.top_k,
-        "top_p": search.top_p,
-        "min_p": search.min_p or None,
-        "typical_p": search.typical_p,
-    }
-    ranking = {"length_penalty": search.length_penalty, "early_stopping": search.early_stopping}
-    return GenerationConfig(
-        max_new_tokens=limit,
-        num_beams=beams,
-        num_return_sequences=search.n_best,
-        do_sample=search.sample,
-        **(sampling if search.sample else {}),
-        **(ranking if beams > 1 else {}),
-        repetition_penalty=search.repetition_penalty,
-        no_repeat_ngram_size=search.no_repeat_ngram,
-        eos_token_id=family.eot,
-        pad_token_id=family.eot,
-        decoder_start_token_id=family.config.decoder_start_token_id,
-        suppress_tokens=sorted(banned) or None,
-        begin_suppress_tokens=family.generation_config.begin_suppress_tokens or None,
-    )
 
 
 def teacher_forced(

@@ -46,7 +46,13 @@ def evaluate(
     )
     if out:
         score.write_utterances(out / "utterances.jsonl")
-        facts = {"model": str(opened.path), "corpus": str(corpus.root), "context": opened.decoding.context}
+        facts: dict[str, str | None] = {
+            "model": str(opened.path),
+            "corpus": str(corpus.root),
+            "context": opened.decoding.context,
+        }
+        if len(splits := {one.split for one in corpus}) == 1:
+            facts["split"] = splits.pop()
         write_json(out / "score.json", {**score.to_json(), "provenance": provenance(None, **facts)})
     return score
 

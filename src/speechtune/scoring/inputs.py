@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from speechtune.core.errors import InputError
+from speechtune.core.files import iterate_jsonl
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.transcript import Transcript
 
@@ -107,7 +108,7 @@ def _rows_with_text(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         InputError: a line is not a JSON object, has no id or text, or repeats an id; the file holds no row.
     """
     seen: dict[str, int] = {}
-    for number, row in _json_lines(path):
+    for number, row in iterate_jsonl(path):
         name = row.get("utterance_id")
         if not isinstance(name, str) or not name:
             raise InputError(f"{path} line {number} has no utterance_id in text form: add it")
@@ -121,27 +122,6 @@ def _rows_with_text(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield text_field, row
     if not seen:
         raise InputError(f"{path} holds no rows: give one JSON object a line with utterance_id and text")
-
-
-def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise InputError(f"{path} line {number} is not valid JSON ({error.msg}): repair it") from error
-                if not isinstance(row, dict):
-                    raise InputError(f"{path} line {number} is not a JSON object: each line must be {{...}}")
-                yield number, row
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist: check the path") from error
-    except IsADirectoryError as error:
-        raise InputError(f"{path} is a directory: give a JSONL file") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error}): save it as UTF-8") from error
 
 
 def _holds_json(path: Path) -> bool:

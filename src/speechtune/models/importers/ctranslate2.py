@@ -12,13 +12,13 @@ version 6)::
 from __future__ import annotations
 
 import math
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from speechtune.core.errors import InputError
+from speechtune.models.importers.cursor import Cursor
 
 BINARY_VERSION = 6
 DTYPES = ("float32", "int8", "int16", "int32", "float16", "bfloat16")
@@ -58,7 +58,7 @@ def read_ctranslate2(path: Path) -> Ctranslate2File:
         raise InputError(f"{path} does not exist: give a directory with a CTranslate2 model.bin")
     if path.stat().st_size < 16:
         raise InputError(f"{path} is not a CTranslate2 model ({path.stat().st_size} bytes): obtain it again")
-    cursor = _Cursor(path)
+    cursor = _Cursor(path, "CTranslate2 model")
     version = cursor.number("I")
     if version != BINARY_VERSION:
         raise InputError(
@@ -84,30 +84,8 @@ def read_ctranslate2(path: Path) -> Ctranslate2File:
     return Ctranslate2File(version, spec, revision, arrays, dtypes, aliases)
 
 
-class _Cursor:
-    """Consumes a memory-mapped file from its start; a read beyond the end is a truncated file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data = np.memmap(path, dtype=np.uint8, mode="r")
-        self.offset = 0
-
-    def broken(self, reason: str) -> InputError:
-        """The error for a malformed file."""
-        return InputError(
-            f"{self.path} is not an intact CTranslate2 model (at byte {self.offset} of {self.data.size}: {reason}): "
-            "obtain it again"
-        )
-
-    def take(self, size_bytes: int) -> np.ndarray:
-        if self.offset + size_bytes > self.data.size:
-            raise self.broken(f"it ends where {size_bytes} more bytes should follow")
-        part = self.data[self.offset : self.offset + size_bytes]
-        self.offset += size_bytes
-        return part
-
-    def number(self, code: str) -> int:
-        return int(struct.unpack("<" + code, self.take(struct.calcsize("<" + code)).tobytes())[0])
+class _Cursor(Cursor):
+    """Strings and arrays as CTranslate2 writes them."""
 
     def string(self) -> str:
         raw = self.take(self.number("H")).tobytes()
@@ -130,7 +108,3 @@ class _Cursor:
         if dtype == "bfloat16":
             return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape), dtype
         return raw.view(np.dtype(dtype).newbyteorder("<")).reshape(shape), dtype
-
-    def finish(self) -> None:
-        if self.offset != self.data.size:
-            raise self.broken(f"{self.data.size - self.offset} bytes are left over")

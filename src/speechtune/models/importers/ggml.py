@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from speechtune.core.errors import InputError, missing_extra
+from speechtune.models.importers.cursor import Cursor
 
 MAGIC = 0x67676D6C
 SIZES = (
@@ -70,7 +71,7 @@ def read_ggml(path: Path) -> GgmlFile:
     """
     if not is_ggml(path):
         raise InputError(f"{path} is not a whisper.cpp model (it does not begin with 'ggml'): check the path")
-    cursor = _Cursor(path)
+    cursor = _Cursor(path, "whisper.cpp model")
     cursor.take(4)
     sizes = dict(zip(SIZES, cursor.integers(len(SIZES)), strict=True))
     if not all(0 <= value < _LARGEST_SIZE for value in sizes.values()):
@@ -106,32 +107,8 @@ def _array(cursor: _Cursor, shape: tuple[int, ...], kind: str) -> np.ndarray:
     return quants.dequantize(np.ascontiguousarray(raw), GGMLQuantizationType[kind.upper()]).reshape(shape)
 
 
-class _Cursor:
-    """Consumes a memory-mapped file from its start."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.data = np.memmap(path, dtype=np.uint8, mode="r")
-        self.offset = 0
-
-    def broken(self, reason: str) -> InputError:
-        """The error for a malformed file."""
-        return InputError(
-            f"{self.path} is not an intact whisper.cpp model (at byte {self.offset} of {self.data.size}: {reason}): "
-            "obtain it again"
-        )
-
-    def at_end(self) -> bool:
-        """Whether nothing is left."""
-        return self.offset == self.data.size
-
-    def take(self, size_bytes: int) -> np.ndarray:
-        """The next bytes."""
-        if size_bytes < 0 or self.offset + size_bytes > self.data.size:
-            raise self.broken(f"it ends where {size_bytes} more bytes should follow")
-        part = self.data[self.offset : self.offset + size_bytes]
-        self.offset += size_bytes
-        return part
+class _Cursor(Cursor):
+    """Rows of numbers as whisper.cpp writes them."""
 
     def integers(self, count: int) -> list[int]:
         """The next 32-bit numbers."""

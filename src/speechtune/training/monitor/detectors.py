@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
@@ -213,15 +214,19 @@ def far_drift(step: int, drift: Mapping[str, float], most: float = 0.5) -> Findi
 
 
 def growing_memory(step: int, gib: Sequence[float], factor: float = 1.25, least_gib: float = 1.0) -> Finding | None:
-    """Memory grows without end: the last value is ``factor`` times, and ``least_gib`` above, that after a quarter.
+    """Memory grows without end: it is ``factor`` times, and ``least_gib`` above, what it was after a quarter.
 
-    The last quarter must still be rising: its lowest value is above the highest of the second quarter.
+    It must rise all the time: each of the last three quarters adds at least a tenth of the whole rise. A longer batch
+    than any before raises it once, for good, and is none.
     """
     if len(gib) < 12:
         return None
     quarter = len(gib) // 4
     settled, late = max(gib[quarter : 2 * quarter]), min(gib[-quarter:])
     if late < factor * settled or late - settled < least_gib:
+        return None
+    ends = [max(gib[: len(gib) - back * quarter]) for back in (3, 2, 1, 0)]
+    if any(after - before < 0.1 * (ends[-1] - ends[0]) for before, after in pairwise(ends)):
         return None
     return Finding(
         step,

@@ -115,6 +115,8 @@ def test_drift_memory_speed_and_transcripts() -> None:
     assert d.far_drift(5, {"a": 0.1, "b": 0.05}) is None
     assert d.growing_memory(5, [2 + 0.2 * place for place in range(20)]) is not None
     assert d.growing_memory(5, [2.0] * 5 + [6.0] * 15) is None, "a step that stays is no leak"
+    assert d.growing_memory(5, [2.0] * 6 + [3.3] * 15 + [5.1] * 8) is None, "two longer batches are none either"
+    assert d.growing_memory(5, [2 + 0.3 * (place // 3) for place in range(40)]) is not None, "rising in steps"
     assert d.slow(5, [100.0] * 20 + [30.0] * 5) is not None
     assert d.bad_transcripts(5, {"u1": "'a' 9 times", "u2": "x"}, 50) is not None
     assert d.bad_transcripts(5, {"u1": "'a' 9 times"}, 10) is None, "one alone"

@@ -16,28 +16,13 @@ import argparse
 import time
 from pathlib import Path
 
-import numpy as np
+from drawing import drawn_corpus
 
 from speechtune.core.files import read_json, write_json
 from speechtune.core.provenance import provenance
 from speechtune.corpus.table import Corpus
 from speechtune.training.recipe import Recipe
 from speechtune.training.run import train
-
-
-def part_of(corpus: Corpus, out: Path, clips: dict[str, int], seed: int) -> Path:
-    """A corpus of so many drawn clips of each split, beside the original audio (paths are absolute)."""
-    if (out / "corpus.json").is_file():
-        return out
-    rng, chosen = np.random.default_rng(seed), []
-    for split, count in clips.items():
-        rows = corpus.split(split).utterances
-        chosen += [rows[place] for place in sorted(rng.permutation(len(rows))[:count])]
-    for row in chosen:
-        row.file_name = str(corpus.path_of(row).resolve())
-    out.mkdir(parents=True)
-    Corpus(out, chosen, {"kept": len(chosen), "drawn_from": str(corpus.root), "seed": seed}).save()
-    return out
 
 
 def recipe(corpus: Path, options: argparse.Namespace) -> Recipe:
@@ -76,7 +61,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    corpus = part_of(
+    corpus = drawn_corpus(
         Corpus.load(options.corpus),
         options.out / "corpus",
         {"train": options.train, "dev": options.measure},

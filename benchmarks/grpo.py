@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from drawing import drawn_corpus
 
 from speechtune.audio.io import load_audio
 from speechtune.core.files import read_json, read_jsonl, write_json
@@ -32,31 +33,6 @@ from speechtune.training.objectives.grpo_config import RewardConfig
 from speechtune.training.recipe import Recipe
 from speechtune.training.rewards import Reward
 from speechtune.training.run import train
-
-
-def part_of(corpus: Corpus, out: Path, clips: dict[str, int], seed: int, unseen: bool) -> Path:
-    """A corpus of so many drawn clips of each split, beside the original audio (paths are absolute).
-
-    With ``unseen`` every clip is of a dev speaker: half of them are its train split, the others its dev split.
-    """
-    if (out / "corpus.json").is_file():
-        return out
-    rng, chosen = np.random.default_rng(seed), []
-    if unseen:
-        dev = corpus.split("dev").utterances
-        speakers = sorted({str(one.speaker_id) for one in dev})
-        first = {speakers[place] for place in rng.permutation(len(speakers))[: len(speakers) // 2]}
-        for one in dev:
-            one.split = "train" if str(one.speaker_id) in first else "dev"
-        corpus = Corpus(corpus.root, dev, corpus.card)
-    for split, count in clips.items():
-        rows = corpus.split(split).utterances
-        chosen += [rows[place] for place in sorted(rng.permutation(len(rows))[:count])]
-    for row in chosen:
-        row.file_name = str(corpus.path_of(row).resolve())
-    out.mkdir(parents=True)
-    Corpus(out, chosen, {"kept": len(chosen), "drawn_from": str(corpus.root), "seed": seed}).save()
-    return out
 
 
 def recipe(corpus: Path, options: argparse.Namespace) -> Recipe:
@@ -161,7 +137,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     clips = {"train": options.train, "dev": options.measure}
-    where = part_of(Corpus.load(options.corpus), options.out / "corpus", clips, options.seed, options.unseen)
+    where = drawn_corpus(Corpus.load(options.corpus), options.out / "corpus", clips, options.seed, options.unseen)
     settings = recipe(where, options)
     start_s = time.monotonic()
     finished = train(settings, options.out / "run", resume=True)

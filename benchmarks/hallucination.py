@@ -12,11 +12,27 @@ import argparse
 import json
 import math
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from speechtune.audio.io import load_audio
+from speechtune.core.progress import track
+from speechtune.corpus.table import Corpus
+from speechtune.decoding.batched import plan_batches
+from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.guards import active_guard
+from speechtune.decoding.searching import Searcher
+from speechtune.decoding.sources import open_model
+from speechtune.decoding.transcript import Transcript
+from speechtune.scoring.bootstrap import bootstrap_interval
+from speechtune.scoring.score import compare, score_transcripts
+
 RATE_HZ = 16_000
+USES = ("off", "safe", "on")
 KINDS = ("silence", "room", "coloured", "hum", "bed", "music")
 
 
@@ -91,8 +107,8 @@ def level(rng: np.random.Generator, low_db: float, high_db: float) -> np.float32
 
 def make_corpus(root: Path, count: int, noise: Path | None, seed: int) -> None:
     """``count`` clips, the kinds in turn, as a corpus with empty texts; the kind is the column ``session_id``."""
-    from speechtune.audio.io import AUDIO_SUFFIXES, load_audio, write_audio
-    from speechtune.corpus.table import Corpus, Utterance
+    from speechtune.audio.io import AUDIO_SUFFIXES, write_audio
+    from speechtune.corpus.table import Utterance
 
     files = sorted(one for one in noise.iterdir() if one.suffix in AUDIO_SUFFIXES) if noise and noise.is_dir() else []
     beds = [load_audio(one, 0.0, 60.0) if seconds_of(one) > 60 else load_audio(one) for one in files]
@@ -121,60 +137,96 @@ def seconds_of(path: Path) -> float:
     return probe(path).duration_s
 
 
-def measure(model: str, source: Path, use: str, language: str | None, limit: int | None) -> dict:
-    """Inserted words a minute by kind, or WER with its interval where the corpus has texts."""
-    from speechtune.corpus.table import Corpus
-    from speechtune.decoding.sources import open_model, transcribe_to
-    from speechtune.scoring.score import score_transcripts
+def decode(opened: Any, corpus: Corpus) -> dict[str, list[Transcript]]:
+    """Transcripts with the guards off, safe and on. The clips are decoded once: a guard is given what was found."""
+    family, utterances = opened.family, corpus.utterances
+    searcher = Searcher(family, opened.decoding)
+    guards = {use: active_guard(family, with_guards(opened.decoding, use)) for use in USES}
+    found: dict[str, dict[str, Transcript]] = {use: {} for use in USES}
+    family.model.eval()
+    for batch, n_frames in track(plan_batches(family, utterances, opened.decoding), "decode"):
+        waveforms = [load_audio(corpus.path_of(one), one.start_s, one.end_s) for one in batch]
+        names = [one.utterance_id for one in batch]
+        said = searcher.transcripts(names, waveforms, n_frames)
+        for use, guard in guards.items():
+            own = [replace(one, flags=[*one.flags]) for one in said]
+            own = own if guard is None else guard.watch(own, waveforms, n_frames)
+            found[use].update(zip(names, own, strict=True))
+    return {use: [own[one.utterance_id] for one in utterances] for use, own in found.items()}
 
-    corpus = Corpus.load(source)
-    if limit:
-        corpus = Corpus(corpus.root, corpus.utterances[:: max(1, len(corpus) // limit)][:limit], corpus.card)
-    opened = open_model(model, language=language, overrides=[f"decoding.guards.use={use}"])
-    transcripts = transcribe_to(opened, corpus, None)
-    touched = sum(bool(one.interventions) for one in transcripts)
-    if any(one.text for one in corpus):
-        score = score_transcripts(corpus, transcripts, language=opened.family.language)
-        facts = score.to_json()
-        return {
-            "clips": len(corpus),
-            "touched": touched,
-            **{name: facts[name] for name in ("wer", "interval", "errors", "reference_words")},
-        }
+
+def with_guards(config: DecodingConfig, use: str) -> DecodingConfig:
+    """The configuration with ``guards.use``."""
+    return config.model_copy(update={"guards": config.guards.model_copy(update={"use": use})})
+
+
+def invented(corpus: Corpus, transcripts: Sequence[Transcript]) -> dict[str, Any]:
+    """Inserted words a minute by kind of sound, with an interval over clips for all of them."""
     words: dict[str, float] = {}
     minutes: dict[str, float] = {}
     for utterance, transcript in zip(corpus, transcripts, strict=True):
         for kind in (utterance.session_id or "", "all"):
             words[kind] = words.get(kind, 0) + len(transcript.text.split())
             minutes[kind] = minutes.get(kind, 0) + utterance.duration_s / 60
+    counts = np.array([len(one.text.split()) for one in transcripts])
+    lengths = np.array([round(100 * one.duration_s) for one in corpus])
+    interval = bootstrap_interval(counts, lengths)
     return {
         "clips": len(corpus),
-        "touched": touched,
+        "touched": sum(bool(one.interventions) for one in transcripts),
         "words_per_minute": {kind: round(words[kind] / minutes[kind], 2) for kind in minutes},
+        "interval": [round(6000 * interval.low, 2), round(6000 * interval.high, 2)] if interval else None,
         "left": sorted({one.text for one in transcripts if one.text})[:20],
     }
 
 
+def judged(corpus: Corpus, said: dict[str, list[Transcript]], language: str | None) -> dict[str, dict[str, Any]]:
+    """WER of speech with its interval, and the difference to guards off."""
+    scores = {use: score_transcripts(corpus, own, language=language) for use, own in said.items()}
+    found = {}
+    for use, score in scores.items():
+        facts = score.to_json()
+        found[use] = {
+            "clips": len(corpus),
+            "touched": sum(bool(one.interventions) for one in said[use]),
+            **{name: facts[name] for name in ("wer", "interval", "errors", "reference_words")},
+            "difference_to_off": compare(scores["off"], score).wer.to_json(),
+        }
+    return found
+
+
 def main() -> None:
     """Print and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--noise", type=Path)
     parser.add_argument("--speech", type=Path)
+    parser.add_argument("--speech-split")
     parser.add_argument("--speech-clips", type=int)
     parser.add_argument("--language")
+    parser.add_argument("--context", choices=("fit", "full"), help="as the model was trained where not given")
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    figures: dict = {"model": given.model, "seed": given.seed}
+    opened = open_model(given.model, language=given.language, context=given.context, batch_size=given.batch_size)
+    figures: dict[str, Any] = {"model": given.model, "context": opened.decoding.context, "seed": given.seed}
     with tempfile.TemporaryDirectory() as place:
         make_corpus(Path(place), given.clips, given.noise, given.seed)
-        for use in ("off", "safe", "on"):
-            figures[use] = {"no speech": measure(given.model, Path(place), use, given.language, None)}
-            if given.speech:
-                figures[use]["speech"] = measure(given.model, given.speech, use, given.language, given.speech_clips)
+        silent = Corpus.load(Path(place))
+        for use, transcripts in decode(opened, silent).items():
+            figures[use] = {"no speech": invented(silent, transcripts)}
             print(use, json.dumps(figures[use], ensure_ascii=False), flush=True)
+    if given.speech:
+        speech = Corpus.load(given.speech)
+        speech = speech.split(given.speech_split) if given.speech_split else speech
+        if given.speech_clips:
+            step = max(1, len(speech) // given.speech_clips)
+            speech = Corpus(speech.root, speech.utterances[::step][: given.speech_clips], speech.card)
+        for use, facts in judged(speech, decode(opened, speech), opened.family.language).items():
+            figures[use]["speech"] = facts
+            print(use, json.dumps(facts, ensure_ascii=False), flush=True)
     if given.out:
         given.out.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 

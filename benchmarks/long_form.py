@@ -2,89 +2,232 @@
 
     python benchmarks/long_form.py whisper-tiny.en CORPUS --minutes 60 --out figures.json
 
-The utterances are joined with pauses of 0.3 to 4 s. Reported for each way (and for the utterances alone): WER with
-its interval, deleted words, hours of audio an hour of work, and the highest memory.
+The utterances are joined with pauses of 0.3 to 4 s of faint noise. Every way (and the utterances alone) runs in a
+process of its own. Reported for each: WER, hours of audio an hour of work, the highest memory, and which reference
+words it deletes that are right when the utterance is decoded alone (``lost``), and how many of these are the first or
+last of their utterance, where cutting would show; ``found`` is the reverse. For ``vad`` the pieces themselves are
+judged, whatever the model says: audible sound of an utterance outside all pieces, and cuts within it. ``--minutes``
+takes several lengths: memory must not grow with them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
 RATE_HZ = 16_000
+BELOW_DB = 25.0
+"""Frames within this of an utterance's loud ones (95 %) are audible."""
 
 
-def build(source: Path, target: Path, minutes: float, seed: int) -> tuple[str, list[str]]:
-    """Write the long file; its text, and the ids of the utterances in it."""
+def build(source: Path, target: Path, minutes: float, seed: int) -> dict[str, Any]:
+    """Write the long file; for each utterance in it its id, text and span in samples."""
     from speechtune.audio.io import load_audio
     from speechtune.corpus.table import Corpus
 
     corpus = Corpus.load(source)
     rng = np.random.default_rng(seed)
-    texts, ids, seconds = [], [], 0.0
+    parts: list[dict[str, Any]] = []
+    length = 0
     with soundfile.SoundFile(target, "w", RATE_HZ, 1, "PCM_16") as file:
-        for place in rng.permutation(len(corpus)):
-            one = corpus.utterances[place]
-            if seconds > 60 * minutes:
-                break
-            samples = load_audio(corpus.path_of(one), one.start_s, one.end_s)
-            pause = (1e-4 * rng.standard_normal(int(rng.uniform(0.3, 4.0) * RATE_HZ))).astype(np.float32)
-            file.write(samples)
-            file.write(pause)
-            seconds += (len(samples) + len(pause)) / RATE_HZ
-            texts.append(one.text)
-            ids.append(one.utterance_id)
-    return " ".join(texts), ids
+        while length < 60 * minutes * RATE_HZ:  # a corpus shorter than that is said again, in another order
+            for place in rng.permutation(len(corpus)):
+                one = corpus.utterances[place]
+                if length >= 60 * minutes * RATE_HZ:
+                    break
+                samples = load_audio(corpus.path_of(one), one.start_s, one.end_s)
+                pause = (1e-4 * rng.standard_normal(int(rng.uniform(0.3, 4.0) * RATE_HZ))).astype(np.float32)
+                file.write(samples)
+                file.write(pause)
+                span = [length, length + len(samples)]
+                parts.append({"id": one.utterance_id, "text": one.text, "span": span})
+                length = span[1] + len(pause)
+    return {"parts": parts, "seconds": length / RATE_HZ}
+
+
+def highest_mib() -> float:
+    """The most memory this process has held."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def work(job: dict[str, Any], mode: str) -> dict[str, Any]:
+    """One way through the file, in this process: its texts, seconds and memory."""
+    from speechtune.corpus.table import Corpus, Utterance
+    from speechtune.decoding.sources import open_model, transcribe_to
+
+    facts = job["file"]
+    overrides = list(job["overrides"]) + ([] if mode == "alone" else [f"decoding.long={mode}"])
+    opened = open_model(job["model"], language=job["language"], overrides=overrides)
+    if mode == "alone":
+        whole = Corpus.load(Path(job["corpus"]))
+        held = {one.utterance_id: one for one in whole}
+        corpus = Corpus(whole.root, [held[name] for name in dict.fromkeys(one["id"] for one in facts["parts"])])
+    else:
+        row = Utterance(utterance_id="long", file_name="long.wav", text="", duration_s=facts["seconds"])
+        corpus = Corpus(Path(job["root"]), [row], {})
+    began_s = time.monotonic()
+    said = transcribe_to(opened, corpus, None)
+    taken_s = time.monotonic() - began_s
+    found: dict[str, Any] = {
+        "texts": {one.utterance_id: one.text for one in said},
+        "language": opened.family.language,
+        "rtfx": round(corpus.seconds_of_audio / taken_s, 2),
+        "peak_mib": round(highest_mib()),
+    }
+    if mode == "vad":
+        found["pieces"] = judge_pieces(opened, Path(job["root"]) / "long.wav", facts)
+    return found
+
+
+def judge_pieces(opened: Any, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """Audible sound of utterances that no piece holds, and pieces that end or begin within it."""
+    from speechtune.corpus.segmentation.cuts import frame_energy_db
+    from speechtune.decoding.long.recording import Recording
+    from speechtune.decoding.long.transcribing import vad_spans
+
+    recording = Recording(path, 0.0, facts["seconds"])
+    spans = vad_spans(opened.family, recording, opened.decoding)
+    held = np.zeros(recording.length // 160 + 2, bool)
+    edges = np.zeros_like(held)
+    for first, last in spans:
+        held[first // 160 : -(-last // 160)] = True
+        edges[[first // 160, min(last // 160, len(edges) - 1)]] = True
+    outside, whole, cuts = 0, 0, []
+    for part in facts["parts"]:
+        first, last = part["span"]
+        energy_db = frame_energy_db(recording.read(first / RATE_HZ, last / RATE_HZ))
+        audible = energy_db > np.quantile(energy_db, 0.95) - BELOW_DB
+        at = first // 160 + np.arange(len(audible))
+        outside += int((audible & ~held[at]).sum())
+        whole += int(audible.sum())
+        if (edges[at[1:-1]] & audible[:-2] & audible[1:-1] & audible[2:]).any():
+            cuts.append(part["id"])
+    return {
+        "pieces": len(spans),
+        "audible_s": whole / 100,
+        "audible_outside_s": outside / 100,
+        "utterances_cut_in_sound": len(cuts),
+    }
+
+
+def judge(facts: dict[str, Any], alone: dict[str, str], text: str, language: str | None) -> dict[str, Any]:
+    """WER of the long text, and the words that only it, or only the utterances alone, have wrong."""
+    from speechtune.scoring.alignment import align
+    from speechtune.scoring.normalisers import get_normaliser
+
+    normaliser = get_normaliser("whisper-english" if language == "en" else "whisper-basic")
+    reference: list[str] = []
+    edge: list[bool] = []
+    right: list[bool] = []
+    deleted_alone = 0
+    for part in facts["parts"]:
+        words = normaliser(part["text"]).split()
+        steps = [one for one in align(words, normaliser(alone[part["id"]]).split()) if one.ref is not None]
+        reference += words
+        edge += [place in (0, len(words) - 1) for place in range(len(words))]
+        right += [one.op == "equal" for one in steps]
+        deleted_alone += sum(one.op == "delete" for one in steps)
+    steps = align(reference, normaliser(text).split())
+    inserted = sum(one.ref is None for one in steps)
+    ops = [one.op for one in steps if one.ref is not None]
+    assert len(ops) == len(right)
+    lost = [place for place, op in enumerate(ops) if op == "delete" and right[place]]
+    return {
+        "wer": (sum(op != "equal" for op in ops) + inserted) / len(reference),
+        "words": len(reference),
+        "deleted": sum(op == "delete" for op in ops),
+        "inserted": inserted,
+        "deleted_alone": deleted_alone,
+        "lost": len(lost),
+        "lost_at_edges": sum(edge[place] for place in lost),
+        "edge_share": round(float(np.mean(edge)), 3),
+        "lost_examples": [" ".join(reference[max(0, place - 2) : place + 3]) for place in lost[:10]],
+        "found": sum(op == "equal" and not right[place] for place, op in enumerate(ops)),
+    }
+
+
+def errors_by_utterance(facts: dict[str, Any], text: str, language: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Word errors and reference words of each utterance of the long file; an insertion is the one's before it."""
+    from speechtune.scoring.alignment import align
+    from speechtune.scoring.normalisers import get_normaliser
+
+    normaliser = get_normaliser("whisper-english" if language == "en" else "whisper-basic")
+    parts = [normaliser(part["text"]).split() for part in facts["parts"]]
+    owner = np.repeat(np.arange(len(parts)), [len(one) for one in parts])
+    errors, place = np.zeros(len(parts), np.int64), 0
+    for step in align([word for one in parts for word in one], normaliser(text).split()):
+        errors[owner[min(max(place - (step.ref is None), 0), len(owner) - 1)]] += step.op != "equal"
+        place += step.ref is not None
+    return errors, np.array([len(one) for one in parts])
+
+
+def run(job: dict[str, Any], mode: str) -> dict[str, Any]:
+    """`work` in a process of its own."""
+    file = Path(job["root"]) / "job.json"
+    file.write_text(json.dumps(job), encoding="utf-8")
+    words = [sys.executable, __file__, "--work", str(file), "--mode", mode]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{mode} ended with {done.returncode}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def measure(given: argparse.Namespace, minutes: float) -> dict[str, Any]:
+    """All ways through one file."""
+    figures: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as place:
+        facts = build(given.corpus, Path(place) / "long.wav", minutes, given.seed)
+        job = {"model": given.model, "corpus": str(given.corpus), "root": place, "file": facts}
+        job |= {"language": given.language, "overrides": given.overrides}
+        alone = run(job, "alone")
+        texts = alone["texts"]
+        joined = " ".join(texts[part["id"]] for part in facts["parts"])
+        language = alone["language"]
+        figures["seconds_of_audio"], figures["utterances"] = round(facts["seconds"], 1), len(facts["parts"])
+        for mode in ("alone", *given.modes):
+            found = alone if mode == "alone" else run(job, mode)
+            text = joined if mode == "alone" else found["texts"]["long"]
+            rest = {name: one for name, one in found.items() if name not in ("texts", "language")}
+            figures[mode] = {**judge(facts, texts, text, language), **rest}
+            print(f"{minutes:g} min, {mode}:", json.dumps(figures[mode], ensure_ascii=False), flush=True)
+    return figures
 
 
 def main() -> None:
     """Print and write the figures."""
-    from speechtune.corpus.table import Corpus, Utterance
-    from speechtune.decoding.sources import open_model, transcribe_to
-    from speechtune.scoring.score import score_transcripts
-
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("corpus", type=Path)
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?")
+    parser.add_argument("corpus", nargs="?", type=Path)
+    parser.add_argument("overrides", nargs="*", help="decoding.key=value, for every way")
+    parser.add_argument("--minutes", type=float, nargs="+", default=[60.0])
     parser.add_argument("--modes", nargs="+", default=["vad", "chunks", "sequential"])
     parser.add_argument("--language")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--mode", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    figures: dict = {"model": given.model, "minutes": given.minutes, "seed": given.seed}
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        text, ids = build(given.corpus, root / "long.wav", given.minutes, given.seed)
-        duration_s = soundfile.info(root / "long.wav").duration
-        row = Utterance(utterance_id="long", file_name="long.wav", text=text, duration_s=duration_s)
-        chosen = set(ids)
-        alone = Corpus.load(given.corpus).subset(lambda one: one.utterance_id in chosen)
-        for name in ("alone", *given.modes):
-            corpus = alone if name == "alone" else Corpus(root, [row], {})
-            overrides = [] if name == "alone" else [f"decoding.long={name}"]
-            opened = open_model(given.model, language=given.language, overrides=overrides)
-            began = time.monotonic()
-            score = score_transcripts(corpus, transcribe_to(opened, corpus, None), language=opened.family.language)
-            wall_s = time.monotonic() - began
-            facts = score.to_json()
-            figures[name] = {
-                "wer": facts["wer"],
-                "words": facts["words"],
-                "seconds_of_audio": corpus.seconds_of_audio,
-                "rtfx": round(corpus.seconds_of_audio / wall_s, 2),
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            }
-            print(name, json.dumps(figures[name]), flush=True)
+    if given.work:
+        print(json.dumps(work(json.loads(given.work.read_text(encoding="utf-8")), given.mode), ensure_ascii=False))
+        return
+    if not given.model or not given.corpus:
+        parser.error("give a model and a corpus")
+    figures: dict[str, Any] = {"model": given.model, "seed": given.seed}
+    figures |= {f"{minutes:g} min": measure(given, minutes) for minutes in given.minutes}
     if given.out:
-        given.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        given.out.write_text(json.dumps(figures, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """Time to normalise and score the children's challenge's 214,274 utterances, beside jiwer and Transformers.
 
-    python benchmarks/scoring.py [--utterances 214274] [--plain 214274] [--workers 2] [--resamples 10000] [--out FILE]
+    python benchmarks/scoring.py [--utterances 214274] [--rounds 3] [--workers 2] [--resamples 10000] [--out FILE]
 
 The plain way is the challenge's: Transformers' ``EnglishTextNormalizer`` on both sides, then ``jiwer.process_words``
 (and ``jiwer.process_characters`` for the CER, which speechtune reports as well). Texts are generated: 13.5 words on
 average from a Zipf distribution over English words with numbers, contractions and punctuation, and hypotheses with
-about 20 % word errors. ``--plain N`` gives the plain way only the first N utterances and scales its time. Both ways
-must find the same counts, or the benchmark fails.
+about 20 % word errors.
+
+Each measurement is a process of its own with nothing remembered, from texts in memory to the score; speechtune's
+includes building its corpus and transcripts from the texts. A round measures both ways in turn, so that load from other
+programs meets both, and has its own ratios; the middle one of all rounds is reported, with the least and the greatest.
+Wall-clock seconds mean something only on an idle machine, processor seconds (of all processes) nearly always. All
+measurements must find the same counts, or the benchmark fails.
 """
 
 # ruff: noqa: SIM905
@@ -14,10 +19,18 @@ must find the same counts, or the benchmark fails.
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
 import random
 import resource
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +40,6 @@ from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.transcript import Transcript
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.normalisation.whisper import spelling_map
-from speechtune.scoring.normalisers import get_normaliser
 from speechtune.scoring.score import Score, score_transcripts
 
 _COMMON = (
@@ -71,28 +83,39 @@ def _misheard(words: list[str], vocabulary: list[str], draw: random.Random) -> l
     return heard
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
-    """The result, wall-clock seconds, and processor seconds of this process."""
-    wall, cpu = time.perf_counter(), time.process_time()
+def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
+    """The result; wall-clock seconds, and processor seconds of this process and those it waited for."""
+    wall, cpu = time.perf_counter(), _processor_s()
     result = work()
-    return result, time.perf_counter() - wall, time.process_time() - cpu
+    return result, {"wall_s": time.perf_counter() - wall, "cpu_s": _processor_s() - cpu}
 
 
-def plain_way(
-    references: list[str], hypotheses: list[str]
-) -> tuple[dict[str, float], tuple[int, ...], tuple[int, ...]]:
-    """Processor seconds of each step of the plain way, and its counts of words and characters."""
+def _processor_s() -> float:
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
+
+
+def _peak_mib(who: int = resource.RUSAGE_SELF) -> float:
+    return resource.getrusage(who).ru_maxrss / 1024
+
+
+def plain_way(references: list[str], hypotheses: list[str]) -> dict[str, Any]:
+    """The plain way's time, its steps' processor seconds, and its counts of words and characters."""
     import jiwer
     from transformers.models.whisper.english_normalizer import EnglishTextNormalizer
 
     normalise = EnglishTextNormalizer(spelling_map())
-    texts, _, normalising = timed(
-        lambda: ([normalise(one) for one in references], [normalise(one) for one in hypotheses])
-    )
-    words, _, words_s = timed(lambda: jiwer.process_words(*texts))
-    chars, _, chars_s = timed(lambda: jiwer.process_characters(*texts))
-    counts = [(one.hits, one.substitutions, one.deletions, one.insertions) for one in (words, chars)]
-    return {"normalise_s": normalising, "words_s": words_s, "characters_s": chars_s}, counts[0], counts[1]
+    texts, first = timed(lambda: ([normalise(one) for one in references], [normalise(one) for one in hypotheses]))
+    words, second = timed(lambda: jiwer.process_words(*texts))
+    chars, third = timed(lambda: jiwer.process_characters(*texts))
+    steps = {"normalise": first, "words": second, "characters": third}
+    return {
+        **{unit: sum(one[unit] for one in steps.values()) for unit in first},
+        "steps_cpu_s": {name: one["cpu_s"] for name, one in steps.items()},
+        "counts": [_counts(one) for one in (words, chars)],
+    }
 
 
 def ours(references: list[str], hypotheses: list[str], workers: int, resamples: int) -> Score:
@@ -107,69 +130,115 @@ def ours(references: list[str], hypotheses: list[str], workers: int, resamples: 
     return score_transcripts(Corpus(Path("generated"), utterances), transcripts, confidence=config)
 
 
-def _counts(score: Score) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    words, chars = ((one.hits, one.substitutions, one.deletions, one.insertions) for one in (score.words, score.chars))
-    return words, chars
+def _counts(of: Any) -> list[int]:
+    return [of.hits, of.substitutions, of.deletions, of.insertions]
 
 
-def measure(utterances: int, plain: int, workers: int, resamples: int) -> dict[str, Any]:
+def measure_one(way: str, texts: Path, workers: int, resamples: int) -> dict[str, Any]:
+    """One measurement, in this process."""
+    references, hypotheses = json.loads(texts.read_text(encoding="utf-8"))
+    before_mib = _peak_mib()
+    if way == "plain":
+        found = plain_way(references, hypotheses)
+    else:
+        score, took = timed(lambda: ours(references, hypotheses, workers, resamples))
+        found = {**took, "counts": [_counts(score.words), _counts(score.chars)], "wer": score.wer}
+    peaks = {"peak_mib": _peak_mib(), "peak_of_a_worker_mib": _peak_mib(resource.RUSAGE_CHILDREN)}
+    return {**found, "texts_mib": before_mib, **peaks}
+
+
+def measure(utterances: int, rounds: int, workers: int, resamples: int) -> dict[str, Any]:
     """Every figure of the benchmark.
 
     Raises:
-        SystemExit: the two ways find different counts.
+        SystemExit: two measurements find different counts.
     """
-    references, hypotheses = make_texts(utterances)
-    before_mib = _peak_mib()
-    one, one_wall, one_cpu = timed(lambda: ours(references, hypotheses, 1, 0))
-    _, many_wall, _ = timed(lambda: ours(references, hypotheses, workers, 0))
-    _, with_intervals, _ = timed(lambda: ours(references, hypotheses, workers, resamples))
-    peak_mib = _peak_mib()
-    steps, words, chars = plain_way(references[:plain], hypotheses[:plain])
-    same = _counts(one) if plain == utterances else _counts(ours(references[:plain], hypotheses[:plain], 1, 0))
-    if same != (words, chars):
-        raise SystemExit(f"the counts differ: {same} here, {(words, chars)} the plain way")
-    get_normaliser.cache_clear()
-    normalise = get_normaliser("whisper-english")
-    _, _, normalising = timed(lambda: [normalise(text) for side in (references, hypotheses) for text in side])
-    scale = utterances / plain
-    plain_s = scale * sum(steps.values())
+    ways = {
+        "one_process": ("ours", 1, 0),
+        "workers": ("ours", workers, 0),
+        "workers_with_intervals": ("ours", workers, resamples),
+        "plain": ("plain", 1, 0),
+    }
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        texts = Path(folder) / "texts.json"
+        texts.write_text(json.dumps(make_texts(utterances)), encoding="utf-8")
+        for _ in range(rounds):
+            for name, (way, processes, draws) in ways.items():
+                found[name].append(_in_a_process(way, texts, processes, draws))
+    counts = [one["counts"] for several in found.values() for one in several]
+    if any(one != counts[0] for one in counts):
+        raise SystemExit(f"the counts differ: {counts}")
+    plain = found["plain"]
+    extra = [
+        with_them["wall_s"] - without["wall_s"]
+        for with_them, without in zip(found["workers_with_intervals"], found["workers"], strict=True)
+    ]
     return {
+        "machine": {
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "load": os.getloadavg(),
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("jiwer", "rapidfuzz", "transformers", "numpy")},
+        },
         "utterances": utterances,
-        "plain_utterances": plain,
-        "plain_cpu_s": plain_s,
-        "plain_steps_cpu_s": {name: scale * value for name, value in steps.items()},
-        "one_process_cpu_s": one_cpu,
-        "one_process_wall_s": one_wall,
+        "rounds": rounds,
         "workers": workers,
-        "workers_wall_s": many_wall,
-        "intervals_extra_wall_s": with_intervals - many_wall,
         "resamples": resamples,
-        "ratio_one_process": plain_s / one_cpu,
-        "ratio_workers": plain_s / many_wall,
-        "ratio_normaliser": scale * steps["normalise_s"] / normalising,
-        "peak_mib_texts": before_mib,
-        "peak_mib_scored": peak_mib,
-        "wer": one.wer,
+        "ratio_one_process_cpu": _ratio(plain, found["one_process"], "cpu_s"),
+        "ratio_one_process_wall": _ratio(plain, found["one_process"], "wall_s"),
+        "ratio_workers_cpu": _ratio(plain, found["workers"], "cpu_s"),
+        "ratio_workers_wall": _ratio(plain, found["workers"], "wall_s"),
+        "intervals_extra_wall_s": _spread(extra),
+        "seconds": {
+            name: {unit: _spread([one[unit] for one in several]) for unit in ("wall_s", "cpu_s", "peak_mib")}
+            for name, several in found.items()
+        },
+        "plain_steps_cpu_s": plain[0]["steps_cpu_s"],
+        "peak_of_a_worker_mib": max(one["peak_of_a_worker_mib"] for one in found["workers"]),
+        "texts_mib": plain[0]["texts_mib"],
+        "counts_words_chars": counts[0],
     }
 
 
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def _in_a_process(way: str, texts: Path, workers: int, resamples: int) -> dict[str, Any]:
+    options = ["--way", way, "--texts", str(texts), "--workers", str(workers), "--resamples", str(resamples)]
+    done = subprocess.run([sys.executable, __file__, *options], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def _ratio(plain: Sequence[dict[str, Any]], fast: Sequence[dict[str, Any]], unit: str) -> dict[str, float]:
+    return _spread([slow[unit] / quick[unit] for slow, quick in zip(plain, fast, strict=True)])
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "least": min(values), "greatest": max(values)}
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def main() -> None:
-    """Run the benchmark and print its figures."""
+    """Run the benchmark and print its figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--utterances", type=int, default=214_274)
-    parser.add_argument("--plain", type=int, default=214_274)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--way", choices=("ours", "plain"), help="one measurement of --texts, as the rounds do it")
+    parser.add_argument("--texts", type=Path, help="with --way: JSON with the references and the hypotheses")
     given = parser.parse_args()
     set_quiet(True)
-    figures = measure(given.utterances, min(given.plain, given.utterances), given.workers, given.resamples)
-    for name, value in figures.items():
-        print(f"{name}: {value:.2f}" if isinstance(value, float) else f"{name}: {value}")
+    if given.way:
+        figures = measure_one(given.way, given.texts, given.workers, given.resamples)
+    else:
+        figures = measure(given.utterances, given.rounds, given.workers, given.resamples)
+    print(json.dumps(figures, indent=2))
     if given.out:
         write_json(given.out, figures)
 

@@ -8,6 +8,9 @@ The clock runs over all clips, features included, after two warm-up clips; loadi
 interleaved: each system once, then each again. faster-whisper's batched pipeline gets all clips as one array with their
 places as ``clip_timestamps``, which is how it can batch short clips at all.
 
+``--window-s 28`` joins the clips of a speaker, with pauses of 0.3 s, to windows of that length at most: what is left of
+the difference where there is nothing to fit.
+
 RUN should be trained at fitted context (a run of speechtune is); the others pad every clip to 30 s.
 """
 
@@ -15,12 +18,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,16 +35,16 @@ import numpy as np
 from speechtune.core.files import write_json
 from speechtune.core.progress import note
 from speechtune.core.provenance import provenance
-from speechtune.corpus.table import Corpus
+from speechtune.corpus.table import Corpus, Utterance
 
 RATE_HZ = 16_000
+PAUSE_S = 0.3
 Texts = Callable[[Sequence[np.ndarray]], list[str]]
 """What a system does: the texts of clips, in their order."""
 
 
 def speechtune(job: dict[str, Any], *overrides: str, context: str = "fit") -> Texts:
     """Speechtune with one of its engines."""
-    from speechtune.corpus.table import Utterance
     from speechtune.decoding.batched import transcribe
     from speechtune.decoding.sources import open_model
 
@@ -198,14 +203,47 @@ def choose(corpus: Corpus, count: int, seed: int, shortest_s: float, longest_s: 
     return Corpus(corpus.root, [usable[int(place)] for place in order])
 
 
-def prepare(arguments: argparse.Namespace, clips: Corpus, folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Waveforms and converted models; and the systems that cannot run here, with the reason."""
+def windows(clips: Corpus, window_s: float) -> list[list[Utterance]]:
+    """Clips of one speaker, one after the other, as many as fit a window; without a window each by itself."""
+    groups: list[list[Utterance]] = []
+    length_s = math.inf
+    for one in sorted(clips, key=lambda one: str(one.speaker_id)) if window_s else clips:
+        length_s += PAUSE_S + one.duration_s
+        if length_s > window_s or one.speaker_id != groups[-1][-1].speaker_id:
+            groups.append([])
+            length_s = one.duration_s
+        groups[-1].append(one)
+    return groups
+
+
+def joined(clips: Corpus, groups: list[list[Utterance]]) -> Corpus:
+    """The corpus of the groups: for scoring."""
+    rows = []
+    for group in groups:
+        length_s = sum(one.duration_s for one in group) + PAUSE_S * (len(group) - 1)
+        rows.append(replace(group[0], text=" ".join(one.text for one in group), duration_s=length_s))
+    return Corpus(clips.root, rows)
+
+
+def waveform(clips: Corpus, group: list[Utterance]) -> np.ndarray:
+    """The samples of a group."""
     from speechtune.audio.io import load_audio
+
+    parts: list[np.ndarray] = []
+    for one in group:
+        pause = np.zeros(round(PAUSE_S * RATE_HZ) if parts else 0, np.float32)
+        parts += [pause, load_audio(clips.path_of(one), one.start_s, one.end_s)]
+    return np.concatenate(parts)
+
+
+def prepare(
+    arguments: argparse.Namespace, clips: Corpus, groups: list[list[Utterance]], folder: Path
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Waveforms and converted models; and the systems that cannot run here, with the reason."""
     from speechtune.decoding.engines.converting import converted
     from speechtune.decoding.sources import open_model
 
-    waveforms = [load_audio(clips.path_of(one), one.start_s, one.end_s) for one in clips]
-    arrays: dict[str, Any] = {f"clip_{number}": one for number, one in enumerate(waveforms)}
+    arrays: dict[str, Any] = {f"clip_{number}": waveform(clips, group) for number, group in enumerate(groups)}
     np.savez(folder / "clips.npz", **arrays)
     opened = open_model(arguments.model, language=arguments.language)
     job = {
@@ -293,6 +331,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--shortest-s", type=float, default=1.0)
     parser.add_argument("--longest-s", type=float, default=10.0)
+    parser.add_argument("--window-s", type=float, default=0.0, help="join clips to windows; 0: not")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--systems", nargs="*", help="only those whose name has one of these words in it")
     parser.add_argument("--out", type=Path, default=Path("short_clips"))
@@ -308,7 +347,9 @@ def main() -> None:
     clips = choose(whole.split(arguments.split) if arguments.split else whole, arguments.clips, arguments.seed,
                    arguments.shortest_s, arguments.longest_s)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        job, absent = prepare(arguments, clips, Path(folder))
+        groups = windows(clips, arguments.window_s)
+        job, absent = prepare(arguments, clips, groups, Path(folder))
+        clips = joined(clips, groups)
         job_file = Path(folder) / "job.json"
         job_file.write_text(json.dumps(job), encoding="utf-8")
         wanted = [

@@ -19,7 +19,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 GROUP_VERBS = {
     "corrections": ["export", "import", "undo"],
     "lm": ["get", "mix", "perplexity", "train", "tune"],
-    "models": ["get", "list", "merge", "shrink"],
+    "models": ["describe", "get", "list", "merge", "recommend", "shrink"],
     "recipe": ["check", "explain"],
 }
 LEAVES = [*([verb] for verb in VERBS), *([group, verb] for group, verbs in GROUP_VERBS.items() for verb in verbs)]

@@ -302,3 +302,16 @@ def test_tune_writes_settings_that_transcribe_takes(
     wrong = speechtune("transcribe", tiny_model, tiny_corpus, "decoding.serch.n_best=8")
     assert wrong.returncode == 2
     assert "unknown key" in wrong.stderr
+
+
+def test_a_glossary_stands_in_the_prompt_behind_the_hotwords(family: WhisperFamily) -> None:
+    from speechtune.models.search_config import SearchConfig
+    from speechtune.models.whisper_search import prompt_tokens
+
+    search = SearchConfig(hotwords=["Ada"], glossary={"Bo": "a dog", "EKG": ""}, prompt=" Now then. ")
+    assert search.said_before() == ["Ada", "Bo (a dog), EKG.", "Now then."]
+    written = SearchConfig(prompt="Ada Bo (a dog), EKG. Now then.")
+    assert prompt_tokens(family, search) == prompt_tokens(family, written)
+    assert prompt_tokens(family, search)[1] > 0
+    assert not search.is_plain()
+    assert SearchConfig().said_before() == []

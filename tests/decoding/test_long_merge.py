@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from speechtune.corpus.segmentation.cuts import TimedWord, fixed_windows
+from speechtune.decoding.long.holes import fill_holes, find_holes
 from speechtune.decoding.long.merge import Heard, merge_windows, same_words
 
 RATE = 1000
@@ -87,3 +88,65 @@ def test_windows_that_heard_nothing_in_common_keep_what_is_on_their_side() -> No
     right = Heard(5, 15, [TimedWord("lost", 5, 6, 1), TimedWord("three", 8, 9, 1), TimedWord("four", 12, 13, 1)])
     assert [one.text for one in merge_windows([left, right])] == ["one", "two", "three", "four"]
     assert merge_windows([]) == []
+
+
+def test_a_word_that_only_one_window_heard_stays_where_the_other_says_nothing() -> None:
+    left = Heard(0, 10, [TimedWord("one", 5.2, 5.7, 1), TimedWord("two", 7.8, 8.2, 1), TimedWord("cut", 9.9, 10.0, 1)])
+    right = Heard(5, 15, [TimedWord("on", 5.0, 5.2, 1), TimedWord("six", 9.9, 10.4, 1)])
+    assert [one.text for one in merge_windows([left, right])] == ["one", "two", "six"]
+    late = Heard(
+        5, 15, [TimedWord("three", 6.3, 6.7, 1), TimedWord("two", 7.9, 8.3, 1), TimedWord("six", 9.9, 10.4, 1)]
+    )
+    assert [one.text for one in merge_windows([left, late])] == ["one", "three", "two", "six"]
+
+
+def speech(words: list[TimedWord], length_s: float) -> np.ndarray:
+    """A tone wherever there is a word."""
+    time = np.arange(round(length_s * 16_000)) / 16_000
+    on = sum((time >= one.start_s) & (time < one.end_s) for one in words)
+    return (0.2 * np.sin(2 * np.pi * 300 * time) * on).astype(np.float32)
+
+
+def test_holes_are_stretches_without_words_or_with_impossible_ones() -> None:
+    said = [TimedWord("a", 0.5, 0.8, 1), TimedWord("b", 1.0, 1.4, 1), TimedWord("to", 2.0, 9.0, 1)]
+    assert find_holes(said, 9.0) == [(1.4, 9.0)]
+    assert find_holes(said[:2], 4.0) == []
+    assert find_holes([], 10.0) == [(0.0, 10.0)]
+
+
+@pytest.mark.parametrize("hole", [(5, 12), (0, 9), (40, 60), (1, 59), (0, 60)])
+@pytest.mark.parametrize("shift_s", [-0.1, 0.1])
+def test_a_hole_is_filled_with_what_is_there_and_nothing_else_changes(hole: tuple[int, int], shift_s: float) -> None:
+    """Words of half a second in every 0.6 s (`w1` stands between all others: neighbours look alike); some left out."""
+    true = [TimedWord("w1" if n % 2 else f"w{n}", 0.6 * n + 0.1, 0.6 * n + 0.6, 1) for n in range(60)]
+    waveform = speech(true, 36.2)
+    heard = [*true[: hole[0]], *true[hole[1] :]]
+    asked: list[tuple[float, float]] = []
+
+    def again(piece: np.ndarray) -> list[TimedWord]:
+        energy = np.lib.stride_tricks.sliding_window_view(waveform, len(piece))[::1600]
+        start_s = next(n * 0.1 for n, one in enumerate(energy) if np.array_equal(one, piece))
+        asked.append((start_s, start_s + len(piece) / 16_000))
+        inside = [one for one in true if one.start_s >= asked[-1][0] - 1e-6 and one.end_s <= asked[-1][1] + 1e-6]
+        off = shift_s - start_s
+        return [replace(one, start_s=one.start_s + off, end_s=one.end_s + off) for one in inside]
+
+    filled, added = fill_holes(heard, waveform, again)
+    assert [one.text for one in filled] == [one.text for one in true]
+    assert added == hole[1] - hole[0]
+    assert all(end_s - start_s <= 15.0 + 1e-6 for start_s, end_s in asked)
+
+
+def test_a_pause_is_not_decoded_again_and_a_failure_changes_nothing() -> None:
+    said = [TimedWord("a", 0.5, 0.8, 1), TimedWord("b", 8.0, 8.4, 1), TimedWord("to", 9.0, 14.0, 1)]
+
+    def never(piece: np.ndarray) -> list[TimedWord]:
+        raise AssertionError("asked for a pause")
+
+    quiet = speech(said[:2], 14.0)
+    assert fill_holes(said, quiet, never) == (said, 0)
+    loud = speech([TimedWord("a", 0.0, 14.0, 1)], 14.0)
+    assert fill_holes(said, loud, lambda piece: []) == (said, 0)
+    filled, added = fill_holes(said, loud, lambda piece: [TimedWord("x", 3.0, 3.3, 1), TimedWord("y", 3.5, 3.9, 1)])
+    assert [one.text for one in filled] == ["a", "x", "y", "b", "x", "y"]
+    assert added == 3

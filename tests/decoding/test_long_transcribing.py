@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from speechtune.decoding.config import DecodingConfig
 from speechtune.decoding.long import pieces, transcribing
 from speechtune.decoding.long.recording import Recording
 from speechtune.decoding.long.sequential import Window, split_by_timestamps, walk
+from speechtune.decoding.long.skipped import say_more
 from speechtune.decoding.long.transcribing import transcribe_all
 from speechtune.decoding.search_blocks import FallbackConfig
+from speechtune.decoding.transcript import Transcript
 from speechtune.models.family import Hypothesis, Limits, load_family
 
 RATE = 16_000
@@ -140,6 +143,67 @@ def test_a_span_of_a_long_file_has_times_from_its_own_beginning(tmp_path: Path) 
     assert found.text.split() == whole
     first = found.segments[0]["words"][0]
     assert read_back(samples[20 * RATE :])[0].start_s == pytest.approx(first["start_s"], abs=0.02)
+
+
+@pytest.mark.usefixtures("ears")
+def test_short_recordings_have_word_times_where_they_are_asked_for(tmp_path: Path) -> None:
+    corpus, texts = corpus_of(tmp_path, [3, 100, 2])
+    config = DecodingConfig.model_validate({"long_form": {"words": True}})
+    family: Any = Listener()
+    for rows in (corpus, corpus.subset(lambda one: one.utterance_id != "1")):
+        found = {one.utterance_id: one for one in transcribe_all(family, rows, config)}
+        for name, said in (("0", texts[0]), ("2", texts[2])):
+            (segment,) = found[name].segments
+            heard = read_back(load_audio(tmp_path / f"{name}.wav"))
+            assert [one["word"] for one in segment["words"]] == said
+            assert [one["start_s"] for one in segment["words"]] == pytest.approx([one.start_s for one in heard])
+            assert segment["end_s"] > segment["words"][-1]["end_s"]
+    assert len(found) == 2
+
+
+@pytest.mark.usefixtures("ears")
+def test_a_recogniser_that_stops_after_the_first_sentence_loses_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ends a text at the first pause of 0.4 s, as a model does that was trained on single sentences."""
+
+    class OneSentence(Listener):
+        def generate(self, waveforms: Sequence[np.ndarray], *rest: Any) -> list[Hypothesis]:
+            texts = []
+            for waveform in waveforms:
+                words = read_back(waveform)
+                ends = [place for place, (a, b) in enumerate(pairwise(words), 1) if b.start_s - a.end_s > 0.4]
+                texts.append(" ".join(word.text for word in words[: ends[0] if ends else None]))
+            return [Hypothesis(text, [1], -0.1, False) for text in texts]
+
+    corpus, (text, *_) = corpus_of(tmp_path, [250])
+    (said,) = transcribe_all(OneSentence(), corpus, DecodingConfig())  # type: ignore[arg-type]
+    assert "cut" not in said.text
+    assert said.flags == ["stopped-early"]
+    starts = [one["start_s"] for one in said.segments]
+    assert starts == sorted(starts)
+    monkeypatch.setattr(transcribing, "parts_of", lambda pieces, *rest: [[] for _ in pieces])
+    (lossy,) = transcribe_all(OneSentence(), corpus, DecodingConfig())  # type: ignore[arg-type]
+    assert len(lossy.text.split()) < 0.7 * len(text)
+    missing, before = (len(text) - len(one.text.split()) for one in (said, lossy))
+    assert missing < before / 2  # a part of 3 s may hold two sentences of tones
+
+
+def test_parts_that_loop_guess_or_are_impossibly_fast_do_not_stand() -> None:
+    before, spans = Transcript(utterance_id="a", text="one two"), [(0, 3 * RATE), (4 * RATE, 7 * RATE)]
+
+    def parts(text: str, log_prob: float = -0.2, flags: Sequence[str] = ()) -> list[Transcript]:
+        first = Transcript(utterance_id="a", text="one two three four", log_prob=-0.2)
+        return [first, Transcript(utterance_id="b", text=text, log_prob=log_prob, flags=list(flags))]
+
+    ladder = FallbackConfig()
+    assert say_more(before, parts("five six"), spans, ladder)
+    assert say_more(before, parts(""), spans, ladder)
+    assert not say_more(before, parts("five six", log_prob=-1.5), spans, ladder)
+    assert not say_more(before, parts("five six", flags=["truncated"]), spans, ladder)
+    assert not say_more(before, parts("no " * 60), spans, ladder)
+    assert not say_more(before, parts("abcdefghij klmnopqrst " * 4), spans, ladder)
+    assert not say_more(Transcript(utterance_id="a", text="one two three four"), parts("five"), spans, ladder)
 
 
 def test_too_much_overlap_is_refused(tmp_path: Path) -> None:
@@ -284,6 +348,10 @@ def test_a_chunk_whose_text_stops_early_is_decoded_again(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(transcribing, "WordTimer", TextTimer)
     config = DecodingConfig(long="chunks")
+    (filled,) = transcribe_all(Hasty(), corpus, config)  # type: ignore[arg-type]
+    assert filled.text.split() == said
+    assert filled.flags == ["hole-filled"]
+    monkeypatch.setattr(transcribing, "_fill_of", lambda family, config, timer: None)
     (lossy,) = transcribe_all(Hasty(), corpus, config)  # type: ignore[arg-type]
     assert len(lossy.text.split()) < len(said)
     heard = lambda waveform: " ".join(word.text for word in read_back(waveform))  # noqa: E731

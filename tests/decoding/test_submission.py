@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from speechtune.decoding.sources import open_model
 from speechtune.decoding.submission.building import build_package
 from speechtune.decoding.submission.checking import check_ids, check_output
 from speechtune.decoding.submission.config import PackageSettings
-from speechtune.decoding.submission.rehearsal import Limits, Verdict, project, rehearse
+from speechtune.decoding.submission.rehearsal import Limits, Verdict, _check_source, project, rehearse
 from speechtune.decoding.submission.runtime import audio
 from speechtune.decoding.submission.runtime.text import ByteLevelText
 from speechtune.decoding.submission.sample import BROKEN, LONG, SILENT, Sample, write_sample
@@ -108,6 +109,15 @@ def test_differences_from_the_source_model_are_found(sample: Sample, tmp_path: P
     assert rehearse(package, sample, Limits(), KEY, same).checks["same_as_source"]
     other = rehearse(package, sample, Limits(), KEY, {**same, next(iter(same)): "garbage"})
     assert not other.checks["same_as_source"] and "1 of 3 texts are not the model's own" in other.problems[0]
+
+
+@pytest.mark.parametrize(("moved", "passes"), [(0, True), (3, True), (8, False)])
+def test_a_word_here_and_there_is_not_another_model(moved: int, passes: bool) -> None:
+    source = {str(number): "we are both twelve years old" for number in range(24)}
+    said = {name: "we're both twelve years old" if int(name) < moved else text for name, text in source.items()}
+    measured: dict[str, Any] = {}
+    assert (_check_source(said, source, measured) == []) is passes
+    assert measured["same_text_share"] == pytest.approx(1 - moved / 24, abs=1e-3)
 
 
 @pytest.mark.parametrize("engine", ["torch", "ctranslate2"])

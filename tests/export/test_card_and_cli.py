@@ -12,8 +12,9 @@ from speechtune.core.errors import InputError
 from speechtune.core.files import sha256
 from speechtune.export.card import model_card
 from speechtune.export.clips import Clip, gather_clips
-from speechtune.export.exporting import ELSEWHERE, FORMATS, choose_format, limits_of
-from speechtune.export.ladder import ladder_text, row_of
+from speechtune.export.exporting import ELSEWHERE, FORMATS, choose_format
+from speechtune.export.ladder import ladder_text, recommend, row_of
+from speechtune.export.limits import limits_of
 
 pytest.importorskip("ctranslate2")
 pytest.importorskip("faster_whisper")
@@ -115,6 +116,8 @@ def manifest_of(dtype: str, size: int, rise: float | None, passed: bool) -> dict
         "runtime": "whisper.cpp",
         "context": "full",
         "distance": 0.1,
+        "divergence": {"rate": 0.02, "low": 0.01, "high": 0.03},
+        "habit": False,
         "rtfx": 5.0,
         "wer_source": 0.2,
         "wer_target": wer,
@@ -132,6 +135,18 @@ def test_the_table_of_a_ladder() -> None:
     rows = [row_of(manifest_of("f16", 80_000_000, 0.0, True)), row_of(manifest_of("q4_0", 25_000_000, 0.2, False))]
     text = ladder_text({"ladder": rows, "recommended": "f16"})
     assert "+20.0" in text and "refused: too bad" in text and "recommended: f16" in text
+
+
+def test_the_smallest_rung_that_is_not_worse_is_recommended() -> None:
+    def rung(dtype: str, size: int, passed: bool, low: float) -> dict[str, Any]:
+        change = {"difference": 0.02, "interval": {"low": low, "high": 0.05}}
+        return {"dtype": dtype, "bytes": size, "passed": passed, "wer_difference": change}
+
+    big, middle, small = rung("f16", 9, True, 0.0), rung("q8_0", 5, True, -0.01), rung("q5_0", 3, True, 0.01)
+    broken = rung("q4_0", 2, False, -0.01)
+    assert recommend([big, middle, small, broken]) is middle
+    assert recommend([small, broken]) is small
+    assert recommend([broken]) is None
 
 
 def test_a_card_says_what_is_known_and_what_is_not(source: Any, tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from openai_layout import make_layout
@@ -15,9 +17,11 @@ from openai_layout import make_layout
 from speechtune.core.errors import InputError, SpeechtuneError
 from speechtune.core.files import read_json, write_json
 from speechtune.export import to_ctranslate2, to_ggml
-from speechtune.export.exporting import FORMATS, ExportOptions, check, limits_of, make_one
-from speechtune.export.gate import Leg, SourceTexts, _context_reasons, _too_high, compare_leg, judge, run_leg
+from speechtune.export.exporting import FORMATS, ExportOptions, check, make_one
+from speechtune.export.gate import Leg, SourceTexts, _context_reasons, compare_leg, judge, run_leg
+from speechtune.export.limits import LIMITS, divergence, is_proven, limits_of, wer_too_high
 from speechtune.export.source import open_source
+from speechtune.export.times import compare_ends, ends_of
 
 pytest.importorskip("ctranslate2")
 
@@ -70,7 +74,7 @@ def test_a_true_copy_passes(texts: Any, good: Path) -> None:
 def test_faster_whisper_loads_it(texts: Any, good: Path) -> None:
     pytest.importorskip("faster_whisper")
     leg = Leg("faster-whisper", own_front_end=True)
-    result = run_leg(texts, good, leg, threads=1, python=__import__("sys").executable)
+    result = run_leg(texts, good, leg, threads=1, python=sys.executable)
     assert len(result["rows"]) == len(texts.clips.clips)
     assert all(row["text"] for row in result["rows"][2:])
 
@@ -152,7 +156,7 @@ def test_full_context_not_trained_for(texts: Any) -> None:
 def test_a_lost_language_token_is_seen(texts: Any, good: Path) -> None:
     leg = Leg("ctranslate2", options={"multilingual": True})
     with pytest.raises(SpeechtuneError, match="multilingual is False"):
-        run_leg(texts, good, leg, threads=1, python=__import__("sys").executable)
+        run_leg(texts, good, leg, threads=1, python=sys.executable)
 
 
 def test_a_runtime_that_kills_its_process(texts: Any, source: Any, tmp_path: Path) -> None:
@@ -176,13 +180,79 @@ def test_words_in_silence_and_run_on_are_counted(texts: Any) -> None:
 
 
 def test_a_rise_of_wer_counts_unless_it_may_be_chance() -> None:
-    limits = limits_of("float32")  # 1 point
     sure, unsure = {"low": 0.001, "high": 0.04}, {"low": -0.01, "high": 0.06}
-    assert _too_high(0.02, sure, limits)
-    assert not _too_high(0.02, unsure, limits)
-    assert _too_high(0.031, unsure, limits)
-    assert _too_high(0.02, None, limits)
-    assert not _too_high(0.009, sure, limits)
+    assert wer_too_high(0.02, sure, 0.01)
+    assert not wer_too_high(0.02, unsure, 0.01)
+    assert wer_too_high(0.02, None, 0.01)
+    assert not wer_too_high(0.009, sure, 0.01)
+
+
+def test_what_may_be_chance_is_not_proven() -> None:
+    limits = limits_of("float32")
+    good = divergence([[1, 2, 3]] * 500, [[1, 2, 3]] * 500)
+    for high, proven in ((0.0049, True), (0.0051, False)):
+        leg = {"wer_difference": {"interval": {"low": -0.01, "high": high}}, "divergence": good}
+        assert is_proven(leg, limits, habit=False) is proven
+    few = divergence([[1, 2, 3]] * 8, [[1, 2, 3]] * 8)
+    same = {"wer_difference": {"interval": {"low": 0.0, "high": 0.0}}, "divergence": few}
+    assert not is_proven(same, limits, habit=False)
+    assert not is_proven({"wer_difference": None, "divergence": good}, limits, habit=False)
+
+
+def test_only_the_first_different_token_counts() -> None:
+    found = divergence([[1, 2, 3], [1, 2], [4]], [[1, 9, 9, 9], [1, 2], [4, 5]])
+    assert (found["diverged"], found["tokens"]) == (2, 2 + 3 + 2)
+    assert found["low"] < found["rate"] < found["high"]
+
+
+@pytest.mark.parametrize("limit", [one.divergence for one in LIMITS.values()])
+@pytest.mark.parametrize("clips", [8, 24, 240])
+def test_a_plain_artefact_is_seldom_refused_by_its_tokens(limit: float, clips: int) -> None:
+    """An artefact that diverges at half of what is allowed, on few clips or many: one of a hundred at most."""
+    rng = np.random.default_rng(0)
+    source = [[1] * 7] * clips
+    refused = 0
+    for _ in range(400):
+        flips = rng.random((clips, 7)) < limit / 2
+        refused += divergence(source, (1 + flips).tolist())["low"] > limit
+    assert refused <= 4
+
+
+@pytest.mark.parametrize(("limit", "clips"), [(0.005, 24), (0.03, 24), (0.05, 48), (0.08, 48)])
+def test_an_artefact_far_beyond_its_limit_is_refused(limit: float, clips: int) -> None:
+    rng = np.random.default_rng(0)
+    source = [[1] * 7] * clips
+    seen = 0
+    for _ in range(200):
+        flips = rng.random((clips, 7)) < limit * 3 + 0.05
+        seen += divergence(source, (1 + flips).tolist())["low"] > limit
+    assert seen >= 190
+
+
+def test_timestamps_are_decoded_in_the_runtime_and_may_not_move(source: Any, texts: Any, good: Path) -> None:
+    clips = [replace(clip, text="a word" if clip.text is None else clip.text) for clip in texts.clips.clips]
+    timed = SourceTexts(source, replace(texts.clips, clips=clips))
+    timed._found = texts._found
+    assert timed.timed == [2, 3, 4, 5]
+    leg = Leg("ctranslate2")
+    result = run_leg(timed, good, leg, sys.executable, threads=1)
+    assert [row["text"] for row in result["rows"]] == [one.text for one in texts.at("full")]
+    assert len(result["ends"]) == 4
+    timed._ends["full"] = [(0.0, 1.0)] * 4  # random weights give no two timestamps
+    for late, seen in ((0.1, False), (0.5, True)):
+        ends = {"ends": [(0.0, 1.0 + late)] * 4}
+        reasons = compare_leg(timed, leg, {**result, **ends}, limits_of("float32"))["reasons"]
+        assert any("timestamps of 4 of 4 clips move" in reason for reason in reasons) is seen
+
+
+def test_ends_that_move_are_counted() -> None:
+    ours: list[Any] = [(0.0, 2.0), (0.4, 1.5), None, (0.0, 3.0)]
+    theirs: list[Any] = [(0.1, 2.1), (0.4, 1.8), (0.0, 1.0), None]
+    found = compare_ends(ours, theirs, ["a", "b", "c", "d"])
+    assert (found["clips"], found["moved"]) == (3, 2)
+    assert [one["clip"] for one in found["examples"]] == ["b", "d"]
+    assert ends_of([5, 100, 6, 7, 150], 100) == (0.0, 1.0)
+    assert ends_of([5, 100, 6], 100) is None
 
 
 def test_a_refused_artefact_is_not_put_at_out(texts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

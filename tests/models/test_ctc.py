@@ -19,6 +19,7 @@ from speechtune.models.ctc import CtcFamily
 from speechtune.models.ctc_config import CtcConfig
 from speechtune.models.ctc_network import frames_needed, summed_ctc_loss
 from speechtune.models.family import Example, load_family
+from speechtune.models.search_config import SearchConfig
 from speechtune.models.trainable import Layout
 
 TEXTS = ("abba", "c", "bad cab")
@@ -189,8 +190,8 @@ def test_greedy_decoding_is_transformers_own_and_the_same_in_any_batch(
         assert hypothesis.token_log_probs is not None
         assert len(hypothesis.token_log_probs) == len(hypothesis.tokens)
         assert max(hypothesis.token_log_probs, default=0.0) <= 0.0
-    with pytest.raises(InputError, match=r"decoding\.beams=1"):
-        family.generate(waveforms, 0, 5, beams=2)
+    with pytest.raises(InputError, match=r"n_best is 3 and decoding\.beams is 2"):
+        family.generate(waveforms, 0, 5, beams=2, search=SearchConfig(n_best=3))
 
 
 def _peak(family: CtcFamily, waveform: np.ndarray) -> None:

@@ -57,8 +57,13 @@ def large_corpus(number: int) -> Corpus:
     return Corpus(Path("large"), rows)
 
 
-def system(corpus: Corpus, name: str, share: float, cost: Cost | None = None) -> SystemInput:
-    """A system that spoils a share of the words; equal texts are spoilt in a few ways only."""
+def system(
+    corpus: Corpus, name: str, share: float, cost: Cost | None = None, log_probs: tuple[float, ...] = ()
+) -> SystemInput:
+    """A system that spoils a share of the words; equal texts are spoilt in a few ways only.
+
+    Utterances have the log-probabilities in turn.
+    """
     draw = random.Random(name)
     ways: dict[tuple[str, int], str] = {}
     transcripts = []
@@ -66,7 +71,8 @@ def system(corpus: Corpus, name: str, share: float, cost: Cost | None = None) ->
         key = (one.text, place % 5)
         if key not in ways:
             ways[key] = corrupted(one.text, share, draw)
-        transcripts.append(Transcript(utterance_id=one.utterance_id, text=ways[key]))
+        sure = log_probs[place % len(log_probs)] if log_probs else None
+        transcripts.append(Transcript(utterance_id=one.utterance_id, text=ways[key], log_prob=sure))
     return SystemInput(name=name, source=f"{name}.jsonl", transcripts=transcripts, cost=cost or Cost())
 
 

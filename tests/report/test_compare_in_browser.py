@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browsing import Visit, needs_chromium
 from compare_fixtures import compared, large_corpus, small_corpus, system
@@ -46,8 +48,15 @@ def ten(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten systems."""
     folder = tmp_path_factory.mktemp("ten")
     corpus = small_corpus(folder / "corpus", 30)
-    systems = [system(corpus, f"system {number}", 0.08 * number) for number in range(10)]
+    sure = (-0.05, -0.1, -0.3)
+    systems = [system(corpus, f"system {number}", 0.08 * number, log_probs=sure) for number in range(10)]
     return write_compare_report(compared(corpus, systems, examples=2), folder / "page.html")
+
+
+def _lightness(png: bytes) -> np.ndarray:
+    """A screenshot as grey values 0 to 255, shape [height, width]."""
+    image = pytest.importorskip("PIL.Image", reason="needs pillow")
+    return np.asarray(image.open(io.BytesIO(png)).convert("L"), dtype=np.float64)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -64,7 +73,12 @@ def test_page_is_quiet_and_fits(
         back = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
         dark = sum(int(part) for part in back.removeprefix("rgb(").removesuffix(")").split(",")) < 200
         assert dark == (scheme == "dark")
-        assert visit.page.screenshot(path=tmp_path / "page.png", full_page=True)
+        shot = _lightness(visit.page.screenshot(path=tmp_path / "page.png", full_page=True))
+        paper = np.median(shot)
+        assert (paper < 60) if scheme == "dark" else (paper > 200)
+        written = (np.abs(shot - paper) > 60).mean(axis=1) > 0
+        assert shot.shape[1] == width and 0.2 < written.mean() < 0.9  # lines of text all the way down
+        assert np.diff(np.flatnonzero(written)).max() < 400  # and no hole in the page
         assert visit.complaints == []
         assert [url for url in visit.requests if not url.startswith("data:")] == [path.as_uri()]
         text = visit.page.locator("main").inner_text()
@@ -109,6 +123,9 @@ def test_hebrew_runs_from_the_right_and_hostile_text_is_only_text(browser: Any, 
         box, words = line.bounding_box(), visit.page.locator("#utterances dd").first.bounding_box()
         assert box and words and box["width"] <= words["width"]
         assert line.evaluate("(one) => getComputedStyle(one).textAlign") == "start"
+        shot = _lightness(line.screenshot())
+        inked = np.flatnonzero((np.abs(shot - np.median(shot)) > 60).any(axis=0))
+        assert inked.max() > 0.98 * shot.shape[1] and inked.mean() > 0.5 * shot.shape[1]  # the line ends at the right
         assert visit.page.get_by_text(HOSTILE_TEXT, exact=True).count() >= 1
         assert visit.page.locator("img").count() == 0
         assert "hacked" not in visit.page.title()
@@ -143,6 +160,24 @@ def test_tables_sort(browser: Any, ten: Path) -> None:
         rates = [float(text.split("\u00a0")[0]) for text in table.locator("tbody td:nth-child(2)").all_inner_texts()]
         assert rates == sorted(rates) and len(rates) == 10
         assert visit.page.locator("#pairs tbody tr").count() == 10
+
+
+def test_confidences_have_a_plot_for_every_system(browser: Any, small: Path, ten: Path) -> None:
+    with Visit(browser, ten, viewport={"width": 1280, "height": 900}) as visit:
+        assert visit.page.locator("#confidences svg.curve").count() == 10
+        assert visit.page.locator("#confidences tbody tr").count() == 10
+        # The others are as sure and more often wrong.
+        assert "system 0" in visit.page.locator("#confidences > p").first.inner_text()
+        plot = visit.page.locator("#confidences svg").first
+        box = plot.bounding_box()
+        dots = plot.locator("circle")
+        assert box and dots.count() >= 1
+        for number in range(dots.count()):
+            dot = dots.nth(number).bounding_box()
+            assert dot and box["x"] <= dot["x"] <= box["x"] + box["width"]
+            assert box["y"] - 1 <= dot["y"] <= box["y"] + box["height"]
+    with Visit(browser, small) as visit:
+        assert visit.page.locator("#confidences").count() == 0
 
 
 def test_page_fits_on_paper(browser: Any, small: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from generated_texts import pair
 
-from speechtune.scoring.alignment import Counts, align, count, count_many, units_of
+from speechtune.scoring.alignment import Counts, align, count, count_many, count_words, units_of
 from speechtune.scoring.alignment_weighted import UNIT, TimedUnit, align_by_cost, align_by_sound, align_by_time
 from speechtune.scoring.phones import phone_distance, spelled_phones, word_distance
 
@@ -61,6 +61,31 @@ def test_many_pairs_are_counted_as_one_by_one() -> None:
     assert count_many([], []).shape == (0, 4)
     with pytest.raises(ValueError, match="one for each"):
         count_many(["a"], [])
+
+
+def test_words_in_pieces_are_counted_as_words() -> None:
+    draw = random.Random(3)
+    pairs = [tuple(text.split() for text in pair(draw)) for _ in range(2000)]
+    pieces = [[_in_pieces(words, draw) for words in side] for side in zip(*pairs, strict=True)]
+    plain = count_many([one for one, _ in pairs], [one for _, one in pairs])
+    assert (count_words(*pieces) == plain).all()
+
+
+def _in_pieces(words: list[str], draw: random.Random) -> list[str]:
+    pieces, rest = [], list(words)
+    while rest:
+        size = draw.randint(0, 3)
+        pieces.append(" ".join(rest[:size]))
+        rest = rest[size:]
+    return pieces
+
+
+def test_more_distinct_words_than_one_alphabet_has_letters() -> None:
+    words = [f"w{number}" for number in range(90_000)]
+    references = [words[start : start + 30_000] for start in range(0, 90_000, 30_000)]
+    hypotheses = [[*one[1:], "w1"] for one in references]
+    assert count_many(references, hypotheses)[:, :3].sum(axis=1).tolist() == [30_000] * 3
+    assert (count_many(references, hypotheses)[:, 3] == 1).all()
 
 
 def test_grapheme_clusters_are_letters_with_their_marks() -> None:

@@ -147,6 +147,25 @@ def test_equals_go_to_the_fastest() -> None:
     assert (advice.model, advice.outcome, advice.next_command) == ("fast", "alike", "USE fast")
 
 
+def test_equals_of_equal_speed_go_to_the_one_that_knows_when_it_is_wrong() -> None:
+    corpus = corpus_of(3000, speakers=100)
+    texts = {one.utterance_id: one.text for one in corpus}
+    proud, modest = heard(corpus, "x", 0.03), heard(corpus, "x", 0.03)
+    proud.name, modest.name = "proud", "modest"
+    for one in modest.transcripts:
+        one.log_prob = -0.01 if one.text == texts[one.utterance_id] else -3.0
+    for one in proud.transcripts:
+        one.log_prob = -0.01
+    for known, slower, expected in ((False, 1.0, "modest"), (True, 1.05, "modest"), (True, 3.0, "proud")):
+        if known:
+            proud.cost = Cost(decode_s=1.0, audio_s=10.0)
+            modest.cost = Cost(decode_s=slower, audio_s=10.0)
+        advice = advise(compare_systems(corpus, [proud, modest], ScoringConfig(resamples=500)), [], STEPS)
+        assert (advice.model, advice.outcome) == (expected, "alike")
+        assert any("confidences (utterance-mean), the best first: NLL modest" in one for one in advice.sentences)
+        assert ("best confidences" in advice.sentences[0]) == (expected == "modest")
+
+
 def test_too_little_data_is_said_to_be_too_little() -> None:
     advice = advise(comparison({"a": 0.3, "b": 0.32}, number=15), [], STEPS)
     assert advice.outcome == "unsettled" and "too small" in advice.sentences[0]

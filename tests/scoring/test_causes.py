@@ -1,6 +1,6 @@
 """Every class of error planted once, and the laws that the classes keep."""
 
-# ruff: noqa: SIM905
+# ruff: noqa: RUF001, SIM905
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from speechtune.scoring.causes import CauseOptions, Causes, find_causes
 from speechtune.scoring.causes_classes import CLASSES, Knowledge, align_alike, classify
 from speechtune.scoring.causes_words import FILLERS, FUNCTION_WORDS, HOMOPHONES, function_words, number_words
 from speechtune.scoring.config import ScoringConfig
+from speechtune.scoring.phones import spelled_phones
+from speechtune.scoring.phones_espeak import phones_for, split_ipa
 from speechtune.scoring.score import score_transcripts
 from speechtune.scoring.score_options import cause_options
 
@@ -211,3 +213,30 @@ def test_cli(tmp_path: Path) -> None:
     assert "causes of the 1 word errors" in text
     wrong = CliRunner().invoke(build(), [*command[:-2], "--training-corpus", str(tmp_path), "--json"])
     assert wrong.exit_code == 2 and "--causes" in json.loads(wrong.stdout)["error"]
+
+
+def test_espeak_says_what_sounds_alike_where_spelling_misleads() -> None:
+    pytest.importorskip("espeakng_loader", reason="needs the PyPI package espeakng-loader (extra: demo)")
+    words = ["rough", "ruff", "chef", "shelf", "tough", "though", "scene", "keen"]
+    phones = phones_for("espeak", "en", words)
+    assert phones("chef") == ("ʃ", "ɛ", "f") and phones("scene") == ("s", "i", "n")
+    assert phones("never asked for") == spelled_phones("never asked for")
+    heard = Knowledge(phones=phones)
+    causes = {
+        (ref, hyp): [classify([ref], [hyp], known)[0].cause for known in (Knowledge(), heard)]
+        for ref, hyp in (("rough", "ruff"), ("tough", "though"))
+    }
+    assert causes["rough", "ruff"] == ["substitution", "homophone"]
+    assert causes["tough", "though"][1] == "substitution"
+    assert phones_for("espeak", "he", ["שלום"])("שלום") == tuple("ʃalom")
+    with pytest.raises(InputError, match="names none"):
+        phones_for("espeak", None, words)
+    with pytest.raises(InputError, match="no voice"):
+        phones_for("espeak", "xx", words)
+
+
+def test_ipa_is_split_into_phones() -> None:
+    assert split_ipa("tʃˈɛɹz") == ("ʧ", "ɛ", "ɹ", "z")
+    assert split_ipa("dˈoʊnt") == ("d", "o", "ʊ", "n", "t")
+    assert split_ipa("bˈɜːd") == ("b", "ɜ", "d")
+    assert split_ipa("") == ()

@@ -5,7 +5,8 @@ import pytest
 from made_systems import corpus_of, heard
 
 from speechtune.core.errors import InputError
-from speechtune.scoring.comparison import Cost, chance_of_best, compare_systems
+from speechtune.scoring.calibration import calibration_of, utterance_pairs
+from speechtune.scoring.comparison import Cost, SystemInput, chance_of_best, compare_systems
 from speechtune.scoring.comparison_text import comparison_as_text
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.score import compare, score_transcripts
@@ -151,3 +152,28 @@ def test_a_few_equal_differences_are_never_certain() -> None:
         one.text += " extra"
     found = compare_systems(corpus, [bad, good], ScoringConfig(resamples=10_000))
     assert found.pairs[0].p_value is not None and found.pairs[0].p_value >= 0.02
+
+
+def _sure(one: SystemInput, wrong_log_prob: float, texts: dict[str, str]) -> SystemInput:
+    """Certain where the words are right, and as said where they are wrong."""
+    for transcript in one.transcripts:
+        right = transcript.text == texts[transcript.utterance_id]
+        transcript.log_prob = -0.01 if right else wrong_log_prob
+    return one
+
+
+def test_systems_are_compared_by_their_confidences() -> None:
+    corpus = corpus_of(200)
+    texts = {one.utterance_id: one.text for one in corpus}
+    modest = _sure(heard(corpus, "modest", 0.3), -3.0, texts)
+    proud = _sure(heard(corpus, "proud", 0.3), -0.02, texts)
+    found = compare_systems(corpus, [modest, proud], CONFIG)
+    assert found.confidence_kind() == "utterance-mean"
+    plain = [one.calibration["utterance-mean"] for one in found.systems]
+    score = score_transcripts(corpus, modest.transcripts, confidence=CONFIG)
+    assert plain[0] == calibration_of(utterance_pairs(score, modest.transcripts))
+    assert plain[0].nll < plain[1].nll
+    assert found.to_json()["systems"][0]["calibration"]["utterance-mean"]["nll"] == plain[0].nll
+    assert f"{plain[1].nll:.3f}" in comparison_as_text(found)
+    proud.transcripts[0].log_prob = None
+    assert compare_systems(corpus, [modest, proud], CONFIG).confidence_kind() is None

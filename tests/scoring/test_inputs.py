@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from speechtune.core.errors import InputError
 from speechtune.scoring.config import ScoringConfig
-from speechtune.scoring.counting import NormaliserSpec, count_texts
+from speechtune.scoring.counting import NormaliserSpec, collector_paused, count_texts
 from speechtune.scoring.inputs import load_input
 from speechtune.scoring.score_report import score_files
 
@@ -104,3 +105,25 @@ def test_several_processes_count_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     one, two = (count_texts(texts, texts[::-1], spec, workers) for workers in (1, 2))
     assert one.references == two.references and one.hypotheses == two.hypotheses
     assert (one.words == two.words).all() and (one.chars == two.chars).all() and "macolet" in one.references[0]
+
+
+def test_the_collector_goes_on_after_a_pause() -> None:
+    def stopped() -> None:
+        with collector_paused():
+            with collector_paused():
+                pass
+            assert not gc.isenabled()
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        stopped()
+    assert gc.isenabled()
+
+
+def test_texts_in_the_challenges_form_are_english_unless_they_say_otherwise(tmp_path: Path) -> None:
+    for name, row in (("r", {"orthographic_text": "um"}), ("it", {"orthographic_text": "um", "language": "it"})):
+        _write(tmp_path / f"{name}.jsonl", {"utterance_id": "a", **row})
+    _write(tmp_path / "h.jsonl", _row("a", "he goed there", "orthographic_text"))
+    english = score_files(tmp_path / "r.jsonl", tmp_path / "h.jsonl").score
+    assert (english.normaliser, english.insertions_on_empty, english.wer) == ("whisper-english", 3, None)
+    assert score_files(tmp_path / "it.jsonl", tmp_path / "h.jsonl").score.normaliser == "italian"

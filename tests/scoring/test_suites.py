@@ -13,10 +13,19 @@ from typer.testing import CliRunner
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.table import Corpus
+from speechtune.decoding.sources import open_model
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.normalisers import get_normaliser
 from speechtune.scoring.score import score_transcripts
-from speechtune.scoring.suites import PACKAGED, SuiteSet, averages, load_suite, packaged_suites, set_corpus
+from speechtune.scoring.suites import (
+    PACKAGED,
+    SuiteSet,
+    averages,
+    evaluate_suite,
+    load_suite,
+    packaged_suites,
+    set_corpus,
+)
 
 
 def test_macro_is_the_mean_of_the_sets_and_micro_all_errors_over_all_words() -> None:
@@ -151,3 +160,34 @@ def test_suite_of_local_corpora_from_the_command_line(tmp_path: Path, tiny_model
     assert json.loads((tmp_path / "out" / "suite.json").read_text())["suite"] == "mine"
     refused = CliRunner().invoke(app, [str(tiny_model), "--json"])
     assert refused.exit_code == 2 and "--suite" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("layout", "sets", "normaliser"), [("ivrit", 6, "ivrit-leaderboard"), ("open-asr", 8, "whisper-english")]
+)
+def test_the_leaderboards_run_where_their_sets_are_on_this_machine(
+    layout: str,
+    sets: int,
+    normaliser: str,
+    tmp_path: Path,
+    tiny_model: Path,
+    tiny_corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Stand-ins lie where the sets are kept once fetched; nothing is fetched."""
+    monkeypatch.setenv("SPEECHTUNE_HOME", str(tmp_path))
+    monkeypatch.setattr("speechtune.scoring.suites.import_corpus", lambda *_, **__: pytest.fail("fetched"))
+    suite, base = load_suite(layout)
+    whole = Corpus.load(tiny_corpus)
+    for number, one in enumerate(suite.sets):
+        part = Corpus(tmp_path / "suites" / layout / one.name, whole.utterances[number : number + 2], whole.card)
+        for utterance in part:
+            (part.root / utterance.file_name).parent.mkdir(parents=True, exist_ok=True)
+            (part.root / utterance.file_name).write_bytes((tiny_corpus / utterance.file_name).read_bytes())
+        part.save()
+    opened = open_model(str(tiny_model), overrides=["decoding.max_new_tokens=4"])
+    found = evaluate_suite(opened, suite, base, tmp_path / "out", ScoringConfig(resamples=100)).to_json()
+    assert [one["name"] for one in found["sets"]] == [one.name for one in suite.sets] and len(found["sets"]) == sets
+    assert {one["normaliser"] for one in found["sets"]} == {normaliser}
+    assert found["wer"] == pytest.approx(sum(one["wer"] for one in found["sets"]) / sets)
+    assert found["macro"]["low"] <= found["wer"] <= found["macro"]["high"]

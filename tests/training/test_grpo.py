@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from speechtune.core.errors import InputError
 from speechtune.models.family import Example, load_family
-from speechtune.models.policy import WhisperPolicy, policy_of
+from speechtune.models.policy import Policy, WhisperPolicy, policy_of
 from speechtune.models.whisper import WhisperFamily
 from speechtune.training.config import BatchConfig, TrainingConfig
 from speechtune.training.data import BucketSampler, repeated
@@ -102,7 +102,7 @@ def plain_log_probs(
     return log_probs[torch.arange(len(tokens)), torch.tensor(tokens)]
 
 
-def ended(policy: WhisperPolicy, row: torch.Tensor) -> list[int]:
+def ended(policy: Policy, row: torch.Tensor) -> list[int]:
     return row[policy.counted(row[None])[0]].tolist()
 
 
@@ -338,11 +338,11 @@ def test_what_cannot_be_had_is_refused_in_a_sentence(family: WhisperFamily, tmp_
         with pytest.raises(ValueError, match=r"grpo|updates|reward|samples"):
             TrainingConfig(objectives={"grpo": {**TERM, **grpo}})
 
-    class Ctc:
-        name = "ctc"
+    class Unknown:
+        name = "unknown"
 
-    with pytest.raises(InputError, match="token by token"):
-        policy_of(Ctc(), "objectives.grpo")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"no way to draw transcripts: objectives\.grpo is for whisper, ctc"):
+        policy_of(Unknown(), "objectives.grpo")  # type: ignore[arg-type]
 
 
 def test_the_batches_of_a_step_come_as_often_as_there_are_updates() -> None:

@@ -11,9 +11,52 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from speechtune.training.schedules import ScheduleShape, rates
+from speechtune.training.schedules import ScheduleShape, rates, schedule_of
 
 STEPS = 57
+
+
+@pytest.mark.parametrize("resumed_at", [None, 20])
+def test_momentum_moves_against_the_rate_as_in_one_cycle(resumed_at: int | None) -> None:
+    """PyTorch's own law: momentum and rate are the same share of their way, in opposite directions."""
+    law = rates("linear", ScheduleShape(momentum=(0.85, 0.95)), STEPS, 0.0, 12)
+
+    def made() -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+        optimiser = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0, betas=(0.9, 0.98))
+        return optimiser, schedule_of(optimiser, law)
+
+    optimiser, schedule = made()
+    theirs = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=1.0, betas=(0.9, 0.98))
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        theirs,
+        1.0,
+        total_steps=STEPS + 1,
+        pct_start=13 / (STEPS + 1),
+        anneal_strategy="linear",
+        div_factor=1e9,
+        final_div_factor=1e-9,
+        base_momentum=0.85,
+        max_momentum=0.95,
+    )
+    for step in range(1, STEPS):
+        if step == resumed_at:
+            kept = schedule.state_dict(), optimiser.state_dict()
+            optimiser, schedule = made()
+            optimiser.load_state_dict(kept[1])
+            schedule.load_state_dict(kept[0])
+        optimiser.step()
+        schedule.step()
+        theirs.step()
+        cycle.step()
+        beta, other = optimiser.param_groups[0]["betas"]
+        assert other == 0.98
+        assert beta == pytest.approx(0.95 - 0.1 * law(step), abs=1e-9)
+        if step <= 12:
+            assert beta == pytest.approx(theirs.param_groups[0]["betas"][0], abs=1e-6)
+    plain = schedule_of(optimiser, rates("linear", ScheduleShape(), STEPS, 0.0, 12))
+    assert type(plain) is torch.optim.lr_scheduler.LambdaLR
+    with pytest.raises(ValueError, match="a lower and a higher number"):
+        ScheduleShape(momentum=(0.95, 0.85))
 
 
 def factors(name: Any, warmup: int, **shape: Any) -> list[float]:

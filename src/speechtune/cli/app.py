@@ -26,6 +26,8 @@ VERBS = {
     "upload": "upload",
     "export": "export",
     "transcribe": "transcribe",
+    "listen": "listen",
+    "live-report": "live_report",
     "submit": "submit",
     "score": "score",
     "normalise": "normalise",

@@ -15,7 +15,7 @@ from speechtune.cli.common import Json, Out, Outcome, Overwrite, Quiet, Seed, ve
 def command(
     model: Annotated[str, typer.Argument(help="A run, a model or adapter directory, or a catalogue name.")],
     *,
-    to: Annotated[str, typer.Option("--to", help="transformers, ctranslate2, ggml, onnx, or openai.")],
+    to: Annotated[str, typer.Option("--to", help="transformers, adapter, ctranslate2, ggml, onnx or openai.")],
     out: Out,
     dtype: Annotated[
         str | None, typer.Option("--dtype", "--quantisation", help="As float16, int8, q5_0; with --ladder a,b,c.")
@@ -39,6 +39,11 @@ def command(
         str, typer.Option("--runtime-python", help="Interpreter that holds the target's runtime.")
     ] = sys.executable,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the runtime.")] = 2,
+    upload: Annotated[str | None, typer.Option("--upload", help="owner/name on the Hugging Face hub.")] = None,
+    private: Annotated[bool, typer.Option("--private/--public", help="Who may read a repository made anew.")] = True,
+    data_licence: Annotated[
+        str | None, typer.Option("--data-licence", help="Of the training data, for the card.")
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
     as_json: Json = False,
@@ -51,6 +56,7 @@ def command(
     how: dict[str, Any] = {"to": to, "dtype": dtype, "corpus": corpus, "split": split or None, "clips": clips}
     how |= {"contexts": tuple(context or ()), "language": language, "max_wer_rise": max_wer_rise, "shard": shard}
     how |= {"python": python, "threads": threads, "seed": seed, "overwrite": overwrite}
+    how |= {"upload": upload, "private": private, "data_licence": data_licence}
     options = exporting.ExportOptions(**how)
     if ladder:
         found = rungs.run_ladder(model, out, options)

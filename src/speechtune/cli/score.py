@@ -44,6 +44,9 @@ def command(
         Path | None, typer.Option(help="With --causes: the corpus trained on, to tell words that it does not hold.")
     ] = None,
     training_split: Annotated[str | None, typer.Option(help="Only this split of the training corpus.")] = None,
+    phones: Annotated[
+        str, typer.Option(help="How words sound, for --causes and phonetic-wer: spelling, or espeak.")
+    ] = "spelling",
     calibration: Annotated[
         bool, typer.Option("--calibration", help="Also judge the transcripts' confidences: ECE, NLL, reliability.")
     ] = False,
@@ -80,7 +83,17 @@ def command(
         return listed_metrics()
     reference, hypothesis = need_both(corpus, transcripts)
     options = ScoreOptions(
-        normaliser, variants, chosen, tokenizer, split_names(slice_by), terms, resamples, workers, seed, resample_by
+        normaliser,
+        variants,
+        chosen,
+        tokenizer,
+        split_names(slice_by),
+        terms,
+        resamples,
+        workers,
+        seed,
+        resample_by,
+        phones,
     )
     why = cause_options(causes, training_corpus, training_split)
     config = scoring_config(options)

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from speechtune.decoding.guards_config import GuardsConfig
 from speechtune.decoding.long_config import LongFormConfig, LongMode
 from speechtune.decoding.search_blocks import BoostConfig, FallbackConfig, LmConfig
+from speechtune.decoding.streaming.streaming_config import StreamingConfig
 from speechtune.models.config import Context
+from speechtune.models.ctc_search_config import CtcSearchConfig
 from speechtune.models.search_config import SearchConfig
 
 ComputeType = Literal[
@@ -59,6 +61,9 @@ class DecodingConfig(BaseModel):
     )
     boost: BoostConfig = Field(default_factory=BoostConfig, description="Terms that the search prefers.")
     lm: LmConfig = Field(default_factory=LmConfig, description="A language model in the search or over its N-best.")
+    ctc: CtcSearchConfig = Field(
+        default_factory=CtcSearchConfig, description="Only for CTC models: their beam search, and a lexicon."
+    )
     long: LongMode = Field(
         "vad",
         description="Recordings longer than the window: vad cuts in pauses, chunks decodes overlapping windows and "
@@ -66,3 +71,4 @@ class DecodingConfig(BaseModel):
     )
     long_form: LongFormConfig = Field(default_factory=LongFormConfig, description="Details of decoding.long.")
     guards: GuardsConfig = Field(default_factory=GuardsConfig, description="What is done about invented text.")
+    streaming: StreamingConfig = Field(default_factory=StreamingConfig, description="Live transcription.")

@@ -22,6 +22,7 @@ from speechtune.decoding.guard_detectors import Evidence, cut_loops, is_impossib
 from speechtune.decoding.search_blocks import FallbackConfig
 from speechtune.decoding.searching import Searcher
 from speechtune.decoding.transcript import Transcript
+from speechtune.models.capabilities import can
 from speechtune.models.family import Family
 
 
@@ -106,7 +107,7 @@ class Guard:
 
     def _no_speech(self, waveforms: Sequence[np.ndarray], n_frames: int) -> Sequence[float | None]:
         """The model's own probability of silence, where the family has one."""
-        if self.family.name == "whisper":
+        if can(self.family, "no_speech"):
             return no_speech_probabilities(self.family, waveforms, n_frames)
         if not self._can("no-speech"):
             return [None] * len(waveforms)
@@ -140,6 +141,8 @@ class Guard:
     def _can(self, remedy: str) -> bool:
         if remedy == "context":
             return len(self.family.contexts) > 1
+        if hasattr(self.family, "log_probs"):  # CTC: nothing to sample from, and loops are not its fault
+            return False
         return "search" in inspect.signature(self.family.generate).parameters
 
     def _other_frames(self, waveforms: Sequence[np.ndarray]) -> int:

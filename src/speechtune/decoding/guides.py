@@ -11,7 +11,7 @@ from speechtune.models.family import Family
 from speechtune.models.whisper_search import Guide
 
 
-def build_guides(family: Family, config: DecodingConfig) -> list[Guide]:
+def build_guides(family: Family, config: DecodingConfig) -> list[Any]:
     """What changes the scores of the next token, in order: the language model, then the terms.
 
     Raises:
@@ -19,6 +19,10 @@ def build_guides(family: Family, config: DecodingConfig) -> list[Guide]:
     """
     fused = config.lm.model is not None and config.lm.use != "rescore"
     terms = config.boost.all_terms()
+    if hasattr(family, "log_probs"):
+        return _ctc_guides(config)
+    if not config.ctc.is_default():
+        raise InputError(f"decoding.ctc works with CTC models only and this is a {family.name} model: remove it")
     if not fused and not terms:
         return []
     whisper: Any = family
@@ -35,6 +39,17 @@ def build_guides(family: Family, config: DecodingConfig) -> list[Guide]:
         tree = build_tree(whisper.tokenizer, terms)
         guides.append(lambda begin: TermBoost(tree, begin, whisper.eot))
     return guides
+
+
+def _ctc_guides(config: DecodingConfig) -> list[Any]:
+    """The one guide of a CTC model's beam search."""
+    for name, active in (("fallback", config.fallback.active), ("boost", bool(config.boost.all_terms()))):
+        if active:
+            raise InputError(f"decoding.{name} does not work with a CTC model: remove it")
+    from speechtune.decoding.lm.ctc_words import ctc_guide
+
+    guide = ctc_guide(config)
+    return [] if guide is None else [guide]
 
 
 def _fusion(family: Any, config: DecodingConfig) -> Guide:

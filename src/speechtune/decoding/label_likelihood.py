@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from speechtune.core.errors import InputError
+from speechtune.models.capabilities import can
 from speechtune.models.family import Example, Family
 
 _ROUND = 4
@@ -68,9 +69,9 @@ def label_likelihoods(
         For every recording one entry a text; ``None`` where the text has more tokens than the model takes.
 
     Raises:
-        InputError: the model has no decoder.
+        InputError: the family does not declare it.
     """
-    if not any(part.side == "decoder" for part in family.parts()):
+    if not can(family, "label_likelihood"):
         raise InputError(
             f"a {family.name} model gives no probability to each token of a text: judge labels with a Whisper model"
         )

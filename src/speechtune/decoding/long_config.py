@@ -47,4 +47,7 @@ class LongFormConfig(BaseModel):
     max_initial_timestamp_s: float = Field(
         1.0, ge=0, description="sequential: the first timestamp of a window is no later (openai/whisper)."
     )
-    words: bool = Field(False, description="Times of every word, by a second pass over the found text.")
+    words: bool = Field(
+        False,
+        description="Times and confidences of every word, in short recordings too, by a second pass over the text.",
+    )

@@ -17,7 +17,7 @@ _SLICE_WORDS = 100
 """Slices of fewer reference words are left out: their rates say nothing."""
 
 
-def model_card(source: Source, manifest: dict[str, Any]) -> str:
+def model_card(source: Source, manifest: dict[str, Any], data_licence: str | None = None) -> str:
     """The card in Markdown with the hub's metadata at its top."""
     scores = _json(source.run, "scores.json") if source.run else {}
     after = [one for one in scores.get("measurements", []) if one.get("system") == "after"]
@@ -35,7 +35,7 @@ def model_card(source: Source, manifest: dict[str, Any]) -> str:
         "",
         f"# {(source.run or source.path).resolve().name} ({manifest['format']}, {manifest['dtype']})",
         "",
-        *_origin(source, facts, licence),
+        *_origin(source, facts, licence, data_licence),
         "",
         "## How it recognises",
         "",
@@ -62,6 +62,7 @@ def model_card(source: Source, manifest: dict[str, Any]) -> str:
 
 _LIBRARIES = {
     "transformers": "transformers",
+    "adapter": "peft",
     "ctranslate2": "ctranslate2",
     "ggml": "whisper.cpp",
     "onnx": "onnx",
@@ -69,6 +70,7 @@ _LIBRARIES = {
 }
 _USE = {
     "transformers": "Load it with `WhisperForConditionalGeneration.from_pretrained(DIR)`.",
+    "adapter": "Load its base, then `peft.PeftModel.from_pretrained(BASE_MODEL, DIR)`.",
     "ctranslate2": "Load it with `faster_whisper.WhisperModel(DIR)` or `ctranslate2.models.Whisper(DIR)`.",
     "ggml": "Load it with whisper.cpp (`whisper-cli -m FILE`), pywhispercpp, or in the FUTO keyboard (custom model).",
     "onnx": "Load it with onnxruntime, transformers.js, or `onnx_asr.load_model('whisper', DIR)` (multilingual).",
@@ -87,7 +89,7 @@ def _licence(source: Source, facts: dict[str, Any]) -> str | None:
     return None
 
 
-def _origin(source: Source, facts: dict[str, Any], licence: str | None) -> list[str]:
+def _origin(source: Source, facts: dict[str, Any], licence: str | None, data_licence: str | None) -> list[str]:
     lines = []
     if "base" in facts:
         data = facts.get("data", {})
@@ -103,7 +105,10 @@ def _origin(source: Source, facts: dict[str, Any], licence: str | None) -> list[
     else:
         lines.append(f"Made from `{source.name}`; no training run is recorded with it.")
     lines.append(f"Licence of the base model: {licence or 'unknown; look it up'}.")
-    lines.append("The licence of the training data is not recorded here and may restrict use.")
+    if data_licence:
+        lines.append(f"Licence of the training data: {data_licence}.")
+    else:
+        lines.append("The licence of the training data is not recorded here and may restrict use.")
     return lines
 
 
@@ -169,7 +174,8 @@ def _contexts(contexts: list[str]) -> str:
 
 def _gate(gate: dict[str, Any]) -> list[str]:
     judged = gate["judged_on"]
-    verdict = "passed" if gate["passed"] else "refused"
+    proven = " (proven within its limits)" if gate.get("proven") else ""
+    verdict = f"passed{proven}" if gate["passed"] else "refused"
     lines = [f"Verdict: **{verdict}**, on {judged['kind']}. Details: `manifest.json`."]
     lines += [f"- refused because {reason}" for reason in gate["reasons"]]
     for leg in gate["legs"]:
@@ -178,8 +184,13 @@ def _gate(gate: dict[str, Any]) -> list[str]:
             if leg["wer_target"] is not None:
                 wer = f"; WER {_percent(leg['wer_source'])} source, {_percent(leg['wer_target'])} here"
             versions = ", ".join(f"{name} {version}" for name, version in leg["versions"].items())
-            lines.append(f"- {versions}, {leg['context']} context: {leg['equal']} of {leg['clips']} texts equal{wer}")
+            equal = f"{leg['equal']} of {leg['clips']} texts equal"
+            lines.append(f"- {versions}, {leg['context']} context{_habit(leg)}: {equal}{wer}")
     return lines
+
+
+def _habit(leg: dict[str, Any]) -> str:
+    return " (with that runtime's defaults)" if leg.get("habit") else ""
 
 
 def _failures(source: Source, after: list[dict[str, Any]], manifest: dict[str, Any]) -> list[str]:
@@ -191,6 +202,15 @@ def _failures(source: Source, after: list[dict[str, Any]], manifest: dict[str, A
             lines.append(f"- It invents words on {one['set']} at {one['context']} context ({invented} inserted).")
         if score.get("insertions_on_empty"):
             lines.append(f"- It wrote {score['insertions_on_empty']} words where nothing is said ({one['set']}).")
+    own = {one["clip"] for leg in manifest["gate"]["legs"] for one in leg.get("silence", []) if one["source"]}
+    if own:
+        lines.append(f"- It writes words where nothing is said ({', '.join(sorted(own))} of the gate).")
+    flash = [leg for leg in manifest["gate"]["legs"] if leg["runtime"] == "whisper.cpp" and leg.get("habit")]
+    if flash and "fit" in manifest["audio_contexts"]:
+        lines.append(
+            "- whisper.cpp's flash attention (on by default) attends to padding, which costs accuracy at a cut "
+            "`audio_ctx`: switch it off (`-nfa`, or `flash_attn = false`)."
+        )
     silent = {name for leg in manifest["gate"]["legs"] for name in leg.get("talks_in_silence", [])}
     if silent:
         lines.append(f"- In its runtime it writes words for {', '.join(sorted(silent))}.")

@@ -14,11 +14,13 @@ from speechtune.core.errors import InputError
 from speechtune.core.files import new_directory, sha256, write_json, write_text
 from speechtune.core.progress import note
 from speechtune.core.provenance import provenance
-from speechtune.export import to_ctranslate2, to_ggml, to_onnx, to_openai, to_transformers
+from speechtune.export import to_adapter, to_ctranslate2, to_ggml, to_onnx, to_openai, to_transformers
 from speechtune.export.card import model_card
 from speechtune.export.clips import Clips, gather_clips
-from speechtune.export.gate import Leg, Limits, SourceTexts, check_runtimes, judge
+from speechtune.export.gate import Leg, SourceTexts, check_runtimes, judge
+from speechtune.export.limits import limits_of
 from speechtune.export.source import Source, open_source, recorded_contexts
+from speechtune.export.upload import check_repository, upload_artefact
 from speechtune.models.config import Context
 
 MANIFEST = "manifest.json"
@@ -46,6 +48,14 @@ FORMATS = {
         to_transformers.DTYPES,
         "float32",
         ("float32", "float16", "bfloat16"),
+    ),
+    "adapter": Format(
+        to_adapter.write_adapter,
+        to_adapter.check_files,
+        to_adapter.legs,
+        to_adapter.DTYPES,
+        "float32",
+        ("float32", "float16"),
     ),
     "ctranslate2": Format(
         to_ctranslate2.write_ctranslate2,
@@ -84,28 +94,14 @@ ELSEWHERE = {
     "use --to ggml or --to onnx",
 }
 
-LIMITS = {
-    "float": Limits(distance=0.05, wer_rise=0.01),
-    "8 bits": Limits(distance=0.10, wer_rise=0.02),
-    "5 bits": Limits(distance=0.20, wer_rise=0.03),
-    "4 bits": Limits(distance=0.30, wer_rise=0.05),
-}
-"""Tolerances by precision: chosen from what a tuned tiny.en does (docs/export.md); ``--max-wer-rise`` overrides."""
-
-
-def limits_of(dtype: str, max_wer_rise: float | None = None) -> Limits:
-    """The tolerance for a precision."""
-    bits = {"q8": "8 bits", "in": "8 bits", "q5": "5 bits", "q4": "4 bits"}.get(dtype[:2], "float")
-    found = LIMITS[bits]
-    return found if max_wer_rise is None else Limits(found.distance, max_wer_rise, found.front_end_distance)
-
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """What ``speechtune export`` is told.
 
     ``contexts``: audio contexts to check; those the model was trained for when empty. ``python``: the interpreter that
-    holds the runtime. ``shard``: the largest weight file of a Transformers export.
+    holds the runtime. ``shard``: the largest weight file of a Transformers export. ``upload``: owner/name on the hub,
+    and ``private`` for a repository that is made there. ``data_licence``: of the training data, for the card.
     """
 
     to: str
@@ -117,28 +113,38 @@ class ExportOptions:
     language: str | None = None
     max_wer_rise: float | None = None
     shard: str = to_transformers.SHARD
+    upload: str | None = None
+    private: bool = True
+    data_licence: str | None = None
     python: str = sys.executable
     threads: int = 2
     seed: int = 0
     overwrite: bool = False
 
 
-def export_model(model: str, out: Path, options: ExportOptions) -> dict[str, Any]:
+def export_model(model: str, out: Path, options: ExportOptions, api: Any = None) -> dict[str, Any]:
     """Write an artefact, check it, and put it at ``out`` if it passed, else at ``out`` + ``.rejected``.
+
+    What passed is uploaded where ``options.upload`` names a repository; ``api`` stands in for the hub's.
 
     Returns:
         The manifest with ``path``; ``exit_code`` 1 is in it where the gate refused the artefact.
 
     Raises:
         InputError: an unknown target or type, no such model, a runtime that is not installed, ``out`` exists.
+        SpeechtuneError: the upload failed; the artefact stays.
     """
     form, dtype = choose_format(options.to, options.dtype)
     refuse_existing(out, options.overwrite)
+    check_repository(options.upload)
     source = open_source(model, options.language)
     contexts = choose_contexts(source, options.contexts)
     check_runtimes(form.legs(source, contexts, dtype), options.python)
     texts = SourceTexts(source, clips_for(source, options))
-    return make_one(texts, out, options, dtype)
+    found = make_one(texts, out, options, dtype)
+    if options.upload and found["gate"]["passed"]:
+        found["upload"] = upload_artefact(out, options.upload, options.private, api)
+    return found
 
 
 def clips_for(source: Source, options: ExportOptions) -> Clips:
@@ -156,7 +162,8 @@ def make_one(texts: SourceTexts, out: Path, options: ExportOptions, dtype: str) 
         note(f"writing {options.to} {dtype}")
         extra = {"shard": options.shard} if options.to == "transformers" else {}
         form.write(source, draft, dtype, **extra)
-        write_json(draft / "speechtune.json", recorded_contexts(source))
+        if not (draft / "speechtune.json").is_file():  # an adapter's names its base too
+            write_json(draft / "speechtune.json", recorded_contexts(source))
         verdict = check(texts, draft, form, contexts, dtype, options)
         manifest = {
             "format": options.to,
@@ -167,7 +174,7 @@ def make_one(texts: SourceTexts, out: Path, options: ExportOptions, dtype: str) 
             "gate": verdict,
             "provenance": provenance(options.seed),
         }
-        write_text(draft / "README.md", model_card(source, manifest))
+        write_text(draft / "README.md", model_card(source, manifest, options.data_licence))
         manifest["files"] = {
             str(path.relative_to(draft)): {"bytes": path.stat().st_size, "sha256": sha256(path)}
             for path in sorted(draft.rglob("*"))
@@ -266,15 +273,24 @@ def export_text(found: dict[str, Any]) -> str:
         wer = ""
         if leg["wer_target"] is not None:
             wer = f", WER {_percent(leg['wer_source'])} -> {_percent(leg['wer_target'])}"
-        lines.append(f"{leg['runtime']:16} {leg['context']:5} {leg['equal']}/{leg['clips']} texts equal{wer}")
+        lines.append(
+            f"{leg['runtime']:16} {leg['context']:5} {leg['equal']}/{leg['clips']} texts equal, "
+            f"{_percent(leg['divergence']['rate'])} of tokens diverge{_habit(leg)}{wer}"
+        )
     judged = gate["judged_on"]
     lines.append(f"judged on {judged['kind']}" + (f": {judged['origin']}" if judged.get("origin") else ""))
     lines += [f"note: {one}" for one in gate.get("notes", [])]
     size = f"{found['format']} {found['dtype']}, {found['bytes'] / 1e6:.1f} MB"
     if gate["passed"]:
-        return "\n".join([*lines, f"passed: {size}: {found['path']}"])
+        verdict = "passed, and proven" if gate.get("proven") else "passed"
+        sent = [f"uploaded to {found['upload']['url']}"] if "upload" in found else []
+        return "\n".join([*lines, f"{verdict}: {size}: {found['path']}", *sent])
     refused = [f"refused: {reason}" for reason in gate["reasons"]]
     return "\n".join([*lines, *refused, f"kept for inspection: {found['path']}"])
+
+
+def _habit(leg: dict[str, Any]) -> str:
+    return " (the runtime's defaults)" if leg["habit"] else ""
 
 
 def _percent(rate: float) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from speechtune.core.errors import InputError
 from speechtune.core.files import write_json
 from speechtune.export.exporting import (
     FORMATS,
@@ -23,12 +24,15 @@ from speechtune.export.source import open_source
 def run_ladder(model: str, out: Path, options: ExportOptions) -> dict[str, Any]:
     """Export every rung of a target below ``out/<dtype>`` and recommend one.
 
-    Recommended is the smallest artefact that passed the gate. The source decodes once for all rungs.
+    Recommended is the smallest artefact that passed the gate and is not told to be worse than the source (its interval
+    holds zero), else the smallest that passed. The source decodes once for all rungs.
 
     Raises:
         InputError: see `export_model`.
     """
     choose_format(options.to, None)
+    if options.upload:
+        raise InputError("--ladder compares types and uploads none: export the chosen --dtype with --upload")
     form = FORMATS[options.to]
     rungs = options.dtype.split(",") if options.dtype else list(form.ladder)
     for dtype in rungs:
@@ -38,17 +42,28 @@ def run_ladder(model: str, out: Path, options: ExportOptions) -> dict[str, Any]:
     check_runtimes(form.legs(source, choose_contexts(source, options.contexts), rungs[0]), options.python)
     texts = SourceTexts(source, clips_for(source, options))
     rows = [row_of(make_one(texts, out / dtype, replace(options, overwrite=True), dtype)) for dtype in rungs]
-    passed = [row for row in rows if row["passed"]]
-    best = min(passed, key=lambda row: row["bytes"]) if passed else None
+    best = recommend(rows)
     found = {"format": options.to, "ladder": rows, "recommended": best["dtype"] if best else None}
     write_json(out / "ladder.json", found)
     return {**found, "path": str(out)} | ({} if best else {"exit_code": 1})
 
 
+def recommend(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The rung to take, if any passed (see `run_ladder`)."""
+    passed = [row for row in rows if row["passed"]]
+    unharmed = [row for row in passed if not _is_worse(row["wer_difference"])]
+    return min(unharmed or passed, key=lambda row: row["bytes"], default=None)
+
+
+def _is_worse(difference: dict[str, Any] | None) -> bool:
+    interval = (difference or {}).get("interval")
+    return interval is not None and interval["low"] > 0
+
+
 def row_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    """One rung: of its legs the worst WER difference and the slowest speed."""
+    """One rung: the worst WER difference of its legs (without those that show a runtime's habits), and the speeds."""
     legs = [leg for leg in manifest["gate"]["legs"] if "distance" in leg]
-    judged = [leg for leg in legs if (leg["wer_difference"] or {}).get("difference") is not None]
+    judged = [leg for leg in legs if (leg["wer_difference"] or {}).get("difference") is not None and not leg["habit"]]
     worst = max(judged, key=lambda leg: leg["wer_difference"]["difference"], default=None)
     return {
         "dtype": manifest["dtype"],
@@ -57,8 +72,9 @@ def row_of(manifest: dict[str, Any]) -> dict[str, Any]:
         "reasons": manifest["gate"]["reasons"],
         "wer": worst["wer_target"] if worst else None,
         "wer_difference": worst["wer_difference"] if worst else None,
-        "distance": max((leg["distance"] for leg in legs), default=None),
-        "rtfx": {f"{leg['runtime']} {leg['context']}": leg["rtfx"] for leg in legs},
+        "distance": max((leg["distance"] for leg in legs if not leg["habit"]), default=None),
+        "divergence": max((leg["divergence"]["rate"] for leg in legs if not leg["habit"]), default=None),
+        "rtfx": {f"{leg['runtime']} {leg['context']}{' defaults' * leg['habit']}": leg["rtfx"] for leg in legs},
         "path": manifest["path"],
     }
 
@@ -75,7 +91,8 @@ def ladder_text(found: dict[str, Any]) -> str:
             f"{'-' if speed is None else f'{speed:.1f}':>8}  {verdict}"
         )
     best = found["recommended"]
-    lines.append(f"recommended: {best} (the smallest that passed)" if best else "recommended: none, as none passed")
+    how = "the smallest that passed and is not told to be worse, else the smallest that passed"
+    lines.append(f"recommended: {best} ({how})" if best else "recommended: none, as none passed")
     return "\n".join(lines)
 
 

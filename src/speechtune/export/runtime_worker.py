@@ -3,7 +3,8 @@
 It is a file of its own, so that any interpreter that holds the runtime and NumPy can run it, and so that a runtime that
 aborts its process (whisper.cpp does on a file it dislikes) takes nothing with it. ``JOB_DIRECTORY`` holds ``job.json``
 and ``clips.npz``; ``result.json`` is written there. Arrays: ``wave_N`` float32 [samples] at 16 kHz, ``features_N``
-float32 [mels, frames] where the runtime takes features.
+float32 [mels, frames] where the runtime takes features; N is the ``array`` of a clip. The clips of ``timed`` are
+decoded once more, with timestamps.
 """
 
 from __future__ import annotations
@@ -18,8 +19,21 @@ from typing import Any
 
 import numpy as np
 
-Row = tuple[str, "int | None", "bool | None"]
-"""Text, tokens generated, whether the end-of-text token came; ``None`` where the runtime does not say."""
+Ends = tuple[float, float]
+"""Where the first timestamp of a clip is, and the last, in seconds."""
+Row = tuple[str, "int | None", "bool | None", "Ends | None"]
+"""Text, tokens generated, whether the end-of-text token came, its ends; ``None`` where the runtime does not say."""
+
+
+def ends_of(job: dict[str, Any], tokens: list[int]) -> Ends | None:
+    """The first and the last timestamp among tokens."""
+    times = [0.02 * (token - job["first_timestamp"]) for token in tokens if token >= job["first_timestamp"]]
+    return (times[0], times[-1]) if len(times) > 1 else None
+
+
+def spoken(job: dict[str, Any], tokens: list[int]) -> list[int]:
+    """Tokens without timestamps."""
+    return [token for token in tokens if token < job["first_timestamp"]]
 
 
 def ctranslate2(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
@@ -34,17 +48,18 @@ def ctranslate2(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
     tokenizer = Tokenizer.from_file(str(Path(job["artefact"]) / "tokenizer.json"))
     if model.is_multilingual != job["multilingual"]:
         raise SystemExit(f"error: CTranslate2 says multilingual is {model.is_multilingual}, which is wrong")
-    suppressed = [-1, *range(job["first_timestamp"], job["vocabulary"])]
-    for number, _ in enumerate(job["clips"]):
-        features = np.ascontiguousarray(arrays[f"features_{number}"][None])
+    timestamps = job.get("timestamps", False)
+    suppressed = [-1] if timestamps else [-1, *range(job["first_timestamp"], job["vocabulary"])]
+    for clip in job["clips"]:
+        features = np.ascontiguousarray(arrays[f"features_{clip['array']}"][None])
         found = model.generate(
             StorageView.from_array(features),
-            [job["prompt"]],
+            [job["prompt"][:-1] if timestamps else job["prompt"]],
             beam_size=1,
             max_length=2 * job["limit"],  # CTranslate2 generates half of it
             suppress_tokens=suppressed,
         )[0].sequences_ids[0]
-        yield tokenizer.decode(found).strip(), len(found), len(found) < job["limit"]
+        yield tokenizer.decode(spoken(job, found)).strip(), len(found), len(found) < job["limit"], ends_of(job, found)
 
 
 def faster_whisper(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
@@ -58,13 +73,14 @@ def faster_whisper(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
         cpu_threads=job["threads"],
         local_files_only=True,
     )
-    for number, _ in enumerate(job["clips"]):
+    timestamps = job.get("timestamps", False)
+    for clip in job["clips"]:
         segments, _info = model.transcribe(
-            arrays[f"wave_{number}"],
+            arrays[f"wave_{clip['array']}"],
             language=job["language"] or "en",
             beam_size=1,
             temperature=0.0,
-            without_timestamps=True,
+            without_timestamps=not timestamps,
             max_new_tokens=2 * job["limit"] - len(job["prompt"]),  # CTranslate2 generates half of the two together
             condition_on_previous_text=False,
             compression_ratio_threshold=None,
@@ -73,23 +89,30 @@ def faster_whisper(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
         )
         parts = list(segments)
         tokens = sum(len(part.tokens) for part in parts)
-        yield " ".join(part.text.strip() for part in parts).strip(), tokens, None
+        ends = (parts[0].start, parts[-1].end) if timestamps and parts else None
+        yield " ".join(part.text.strip() for part in parts).strip(), tokens, None, ends
 
 
 def whisper_cpp(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
     """whisper.cpp through pywhispercpp; ``audio_ctx`` (encoder positions) is half of a clip's frames at fit context."""
     from pywhispercpp.model import Model
 
-    model = Model(job["artefact"], n_threads=job["threads"], redirect_whispercpp_logs_to=None)
-    for number, clip in enumerate(job["clips"]):
-        wave = arrays[f"wave_{number}"]
+    model = Model(
+        job["artefact"],
+        n_threads=job["threads"],
+        redirect_whispercpp_logs_to=None,
+        context_params={"flash_attn": job.get("flash_attn", True), "use_gpu": False},
+    )
+    timestamps = job.get("timestamps", False)
+    for clip in job["clips"]:
+        wave = arrays[f"wave_{clip['array']}"]
         wave = np.pad(wave, (0, max(0, 17_600 - len(wave))))  # whisper.cpp refuses less than a second
         segments = model.transcribe(
             wave,
             language=job["language"] or "en",
             audio_ctx=clip["frames"] // 2 if job["context"] == "fit" else 0,
-            no_timestamps=True,
-            single_segment=True,
+            no_timestamps=not timestamps,
+            single_segment=not timestamps,
             no_context=True,
             suppress_blank=True,
             suppress_nst=True,
@@ -100,7 +123,8 @@ def whisper_cpp(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
             print_progress=False,
             print_realtime=False,
         )
-        yield " ".join(part.text.strip() for part in segments).strip(), None, None
+        ends = (0.01 * segments[0].t0, 0.01 * segments[-1].t1) if timestamps and segments else None
+        yield " ".join(part.text.strip() for part in segments).strip(), None, None, ends
 
 
 def openai_whisper(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
@@ -111,17 +135,21 @@ def openai_whisper(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
 
     torch.set_num_threads(job["threads"])
     model = whisper.load_model(job["artefact"], device="cpu")
+    timestamps = job.get("timestamps", False)
+    barred = [] if timestamps else range(job["first_timestamp"], job["vocabulary"])
     options = whisper.DecodingOptions(
         language=job["language"] or "en",
-        without_timestamps=True,
+        without_timestamps=not timestamps,
         fp16=False,
         sample_len=job["limit"],
-        suppress_tokens=job["suppress"],
+        suppress_tokens=[*job["suppress"], *barred],
     )
-    for number, _ in enumerate(job["clips"]):
-        mel = log_mel_spectrogram(pad_or_trim(torch.from_numpy(arrays[f"wave_{number}"]), N_SAMPLES), model.dims.n_mels)
+    for clip in job["clips"]:
+        wave = pad_or_trim(torch.from_numpy(arrays[f"wave_{clip['array']}"]), N_SAMPLES)
+        mel = log_mel_spectrogram(wave, model.dims.n_mels)
         found = whisper.decode(model, pad_or_trim(mel, N_FRAMES), options)
-        yield found.text.strip(), len(found.tokens), len(found.tokens) < job["limit"]
+        tokens = list(found.tokens)
+        yield found.text.strip(), len(tokens), len(tokens) < job["limit"], ends_of(job, tokens)
 
 
 def transformers(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
@@ -133,24 +161,32 @@ def transformers(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
     logging.set_verbosity_error()
     torch.set_num_threads(job["threads"])
     path = job["artefact"]
-    model: Any = WhisperForConditionalGeneration.from_pretrained(path, dtype="auto", local_files_only=True).eval()
+    weights = job.get("base", path)
+    model: Any = WhisperForConditionalGeneration.from_pretrained(weights, dtype="auto", local_files_only=True).eval()
+    if "base" in job:  # the artefact is an adapter
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, path).merge_and_unload()
     processor: Any = WhisperProcessor.from_pretrained(path, local_files_only=True)
-    multilingual = {"language": job["language"], "task": "transcribe"} if job["multilingual"] else {}
-    for number, _ in enumerate(job["clips"]):
+    options: dict[str, Any] = {"language": job["language"], "task": "transcribe"} if job["multilingual"] else {}
+    if job.get("timestamps", False):
+        options["return_timestamps"] = True
+    for clip in job["clips"]:
         given = processor.feature_extractor(
-            arrays[f"wave_{number}"], sampling_rate=16_000, return_tensors="pt", return_attention_mask=True
+            arrays[f"wave_{clip['array']}"], sampling_rate=16_000, return_tensors="pt", return_attention_mask=True
         )
         with torch.inference_mode():
             found = model.generate(
                 given.input_features.to(model.dtype),
                 attention_mask=given.attention_mask,
                 max_new_tokens=job["limit"],
-                **multilingual,
+                **options,
             )[0].tolist()
-        text = [token for token in found if token < job["first_timestamp"] and token not in job["prompt"]]
-        ended = job["eot"] in text
-        text = text[: text.index(job["eot"])] if ended else text
-        yield processor.tokenizer.decode(text, skip_special_tokens=True).strip(), len(text), len(text) < job["limit"]
+        ends = ends_of(job, found)
+        text = [token for token in spoken(job, found) if token not in job["prompt"]]
+        text = text[: text.index(job["eot"])] if job["eot"] in text else text
+        said = processor.tokenizer.decode(text, skip_special_tokens=True).strip()
+        yield said, len(text), len(text) < job["limit"], ends
 
 
 def onnxruntime(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
@@ -169,8 +205,8 @@ def onnxruntime(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
     caches = [one for one in decoder.get_inputs() if one.name.startswith("past_key_values.")]
     names = [one.name for one in decoder.get_outputs()]
     barred = [*job["suppress"], *range(job["first_timestamp"], job["vocabulary"])]
-    for number, _ in enumerate(job["clips"]):
-        hidden = encoder.run(None, {"input_features": arrays[f"features_{number}"][None]})[0]
+    for clip in job["clips"]:
+        hidden = encoder.run(None, {"input_features": arrays[f"features_{clip['array']}"][None]})[0]
         past = {one.name: np.zeros((1, one.shape[1], 0, one.shape[3]), np.float32) for one in caches}
         tokens: list[int] = []
         given = np.array([job["prompt"]], dtype=np.int64)
@@ -190,7 +226,7 @@ def onnxruntime(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
             tokens.append(best)
             given = np.array([[best]], dtype=np.int64)
             past = {name: found[name.replace("past_key_values", "present")] for name in past}
-        yield tokenizer.decode(tokens).strip(), len(tokens), ended
+        yield tokenizer.decode(tokens).strip(), len(tokens), ended, None
 
 
 def onnx_asr(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
@@ -198,8 +234,9 @@ def onnx_asr(job: dict[str, Any], arrays: Any) -> Iterator[Row]:
     import onnx_asr as package
 
     model = package.load_model("whisper", job["artefact"], quantization=job.get("quantisation"))
-    for number, _ in enumerate(job["clips"]):
-        yield str(model.recognize(arrays[f"wave_{number}"], language=job["language"] or "en")).strip(), None, None
+    for clip in job["clips"]:
+        said = model.recognize(arrays[f"wave_{clip['array']}"], language=job["language"] or "en")
+        yield str(said).strip(), None, None, None
 
 
 RUNTIMES: dict[str, tuple[Callable[[dict[str, Any], Any], Iterator[Row]], tuple[str, ...]]] = {
@@ -221,12 +258,14 @@ def main(folder: Path) -> None:
     rows = []
     with np.load(folder / "clips.npz") as arrays:
         start_s = time.perf_counter()
-        for clip, (text, tokens, ended) in zip(job["clips"], run(job, arrays), strict=True):
+        for clip, (text, tokens, ended, _) in zip(job["clips"], run(job, arrays), strict=True):
             now_s = time.perf_counter()
             rows.append({"id": clip["id"], "text": text, "tokens": tokens, "ended": ended, "took_s": now_s - start_s})
             start_s = time.perf_counter()
+        timed = {**job, "clips": job["timed"], "timestamps": True}
+        ends = [row[3] for row in run(timed, arrays)] if job["timed"] else []
     versions = {name: metadata.version(name) for name in packages}
-    result = {"rows": rows, "versions": versions, "python": sys.version.split()[0]}
+    result = {"rows": rows, "ends": ends, "versions": versions, "python": sys.version.split()[0]}
     (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -60,5 +60,5 @@ def legs(source: Source, contexts: list[Context], dtype: str) -> list[Leg]:
     """CTranslate2 on the same features at every context, and faster-whisper as people call it (30 s windows only)."""
     found = [Leg("ctranslate2", context) for context in contexts]
     if source.family.window_frames == 3000:
-        found.append(Leg("faster-whisper", "full", own_front_end=True))
+        found.append(Leg("faster-whisper", "full", own_front_end=True, habit=True))
     return found

@@ -6,6 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from speechtune.core.errors import InputError
+from speechtune.models.catalogue import hub_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +156,8 @@ PACKAGED = {
     )
 }
 
-HUB_ALIASES = {
-    **{
-        f"whisper-{size}": f"openai/whisper-{size}"
-        for size in (
-            "tiny",
-            "base.en",
-            "small",
-            "small.en",
-            "medium",
-            "medium.en",
-            "large-v2",
-            "large-v3",
-            "large-v3-turbo",
-        )
-    },
-    **{
-        f"distil-{size}": f"distil-whisper/distil-{size}"
-        for size in ("small.en", "medium.en", "large-v2", "large-v3", "large-v3.5")
-    },
-}
-"""Short names of checkpoints on the Hugging Face hub."""
+HUB_ALIASES = {name: hub for name, hub in hub_names().items() if name not in PACKAGED}
+"""Short names of checkpoints on the Hugging Face hub, from the catalogue."""
 
 
 def unknown_name(name: str) -> InputError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from speechtune.core.errors import InputError, SpeechtuneError
 from speechtune.core.files import read_json, sha256
-from speechtune.models.ctc_config import CTC_TYPES
+from speechtune.models.family import FAMILIES, load_family
 from speechtune.models.importers.ctranslate2 import read_ctranslate2
 
 MARK = "speechtune_model.json"
@@ -39,7 +39,7 @@ def is_ctranslate2(directory: Path) -> bool:
 
 
 def check_loads(directory: Path) -> str:
-    """Load a Whisper directory with Transformers alone, a CTC model as its family does; others are only identified.
+    """Load a Whisper directory with Transformers alone, other known ones as their family does; the rest is identified.
 
     Returns:
         The model type of its configuration (``whisper``, ``wav2vec2``, …).
@@ -48,9 +48,9 @@ def check_loads(directory: Path) -> str:
         InputError: Transformers cannot load it, or a tensor is missing or has a wrong shape.
     """
     model_type = str(read_json(directory / "config.json").get("model_type", ""))
-    if model_type in CTC_TYPES:
-        _check_ctc(directory)
     if model_type != "whisper":
+        if model_type in FAMILIES:
+            _check_family(directory)
         return model_type
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
@@ -72,14 +72,14 @@ def check_loads(directory: Path) -> str:
     return model_type
 
 
-def _check_ctc(directory: Path) -> None:
-    from speechtune.models.ctc import CtcFamily
-
+def _check_family(directory: Path) -> None:
     with _Silence():
         try:
-            CtcFamily.load(directory)
-        except InputError:
-            raise
+            load_family(directory, device="cpu")
+        except InputError as error:
+            if str(directory) in str(error):
+                raise
+            raise InputError(f"{directory} cannot be used: {error}") from error
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"Transformers cannot load {directory} ({reason}): obtain the model again") from error

@@ -19,13 +19,24 @@ from speechtune.audio.augment import MaskDraw, apply_masks
 from speechtune.audio.mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ
 from speechtune.core.errors import InputError
 from speechtune.core.progress import note
+from speechtune.models.capabilities import Capabilities
 from speechtune.models.config import Context
-from speechtune.models.ctc_config import CtcConfig
+from speechtune.models.ctc_config import CtcConfig, UnitKind
 from speechtune.models.ctc_decoding import GreedyPath, greedy
-from speechtune.models.ctc_loading import HEADS, has_module, is_below, is_complete, tokenizer_of, use_adapter
+from speechtune.models.ctc_loading import (
+    HEADS,
+    SECOND_HEAD,
+    has_module,
+    is_below,
+    is_complete,
+    tokenizer_of,
+    use_adapter,
+)
 from speechtune.models.ctc_network import IGNORED, as_ctc_network, frames_needed
+from speechtune.models.ctc_search import CtcGuide, Units, beam_search, guide_of
 from speechtune.models.ctc_vocabulary import CtcVocabulary, build_vocabulary, character_tokenizer, check_coverage
 from speechtune.models.family import Example, Hypothesis, Limits
+from speechtune.models.search_config import SearchConfig
 from speechtune.models.trainable import Part
 
 if TYPE_CHECKING:
@@ -47,6 +58,15 @@ class CtcFamily:
     """A loaded CTC model. ``vocabulary`` is ``None`` for an encoder without a tokenizer, until `prepare`."""
 
     name = "ctc"
+    capabilities = Capabilities(
+        title="CTC",
+        loss="CTC",
+        frames_per_second=50.0,
+        n_best=True,
+        grpo=True,
+        lm_fusion=True,
+        word_times="CTC alignment",
+    )
     contexts: tuple[Context, ...] = ("fit",)
     roles = (*_ROLES, *(f"encoder_{kind}" for kind in _ROLES))
 
@@ -62,6 +82,7 @@ class CtcFamily:
         self.mel_bins = int(getattr(extractor, "num_mel_bins", extractor.feature_size)) if self.takes_features else 1
         self.limits = Limits(MAX_AUDIO_S, round(MAX_AUDIO_S * FRAMES_PER_SECOND))
         self.fresh: list[str] = [] if trained else [self.head_name]
+        self.second: CtcVocabulary | None = None
         model.on_impossible = self._say_impossible
         masked = getattr(self._base, "masked_spec_embed", None)
         if masked is not None:  # learnt in pre-training; used by SpecAugment only, so often without a gradient
@@ -126,6 +147,7 @@ class CtcFamily:
         if said:
             note(f"warning: {said}")
         model: Any = self.model
+        model.focal_gamma, model.divided = settings.focal_gamma, settings.reduction == "tokens"
         if settings.freeze_feature_encoder and hasattr(model, "freeze_feature_encoder"):
             model.freeze_feature_encoder()
         for owner in (self.config, getattr(self.config, "encoder_config", None), *self.model.modules()):
@@ -152,6 +174,22 @@ class CtcFamily:
         if getattr(self.config, "adapter_attn_dim", None) is not None and not self.vocabulary.pieces and self.language:
             self.vocabulary.tokenizer = character_tokenizer(self.vocabulary.tokenizer.vocab, self.language)
             model.target_lang = self.language
+
+    def add_second_head(self, units: UnitKind, bpe_size: int, texts: Sequence[str], seed: int) -> None:
+        """An output layer over a second vocabulary, made from the texts; it is trained beside the head and not saved.
+
+        Raises:
+            InputError: the texts are empty.
+        """
+        settings = CtcConfig(head="new", units=units, bpe_size=bpe_size, unknown="remove")
+        self.second = build_vocabulary([self.written(text) for text in texts], settings)
+        head: Any = self.part("head")
+        width = head.in_features if isinstance(head, torch.nn.Linear) else head.in_channels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)
+            made = torch.nn.Linear(width, len(self.second))
+        self.model.add_module(SECOND_HEAD, made.to(head.weight.device))
+        note(f"second head with {len(self.second)} {units}, used in training only")
 
     @property
     def _labels(self) -> CtcVocabulary:
@@ -247,17 +285,40 @@ class CtcFamily:
         return logits.float().log_softmax(-1), model.frames_of(batch["attention_mask"].sum(-1))
 
     def generate(
-        self, waveforms: Sequence[np.ndarray], n_frames: int, max_new_tokens: int, beams: int = 1
+        self,
+        waveforms: Sequence[np.ndarray],
+        n_frames: int,
+        max_new_tokens: int,
+        beams: int = 1,
+        *,
+        search: SearchConfig | None = None,
+        guides: Sequence[Any] = (),
     ) -> list[Hypothesis]:
-        """Greedy decoding; no limit of tokens applies, since a clip's frames bound them.
+        """Greedy decoding, or prefix beam search; no limit of tokens applies, since a clip's frames bound them.
 
         Raises:
-            InputError: beam search is asked for.
+            InputError: the search asks for what a CTC model cannot do.
         """
-        if beams > 1:
-            raise InputError("a CTC model is decoded greedily here: set decoding.beams=1")
+        guide = guide_of(guides, search or SearchConfig(), beams)
         log_probs, frames = self.log_probs(waveforms)
+        if beams > 1:
+            return self._searched(log_probs, frames, beams, search or SearchConfig(), guide)
         return [self._hypothesis(path) for path in greedy(log_probs, frames, self._labels.blank)]
+
+    def _searched(
+        self, log_probs: torch.Tensor, frames: torch.Tensor, beams: int, search: SearchConfig, guide: CtcGuide
+    ) -> list[Hypothesis]:
+        units = Units.of(self._labels, log_probs.shape[-1])
+        hypotheses = []
+        for row, count in zip(log_probs.cpu().numpy(), frames.tolist(), strict=True):
+            found = [
+                Hypothesis(
+                    self.text(one.tokens), one.tokens, one.log_prob / (len(one.tokens) + 1), False, None, one.log_prob
+                )
+                for one in beam_search(row[:count], units, beams, search.n_best, guide)
+            ]
+            hypotheses.append(found[0].with_nbest(found if search.n_best > 1 else ()))
+        return hypotheses
 
     def _hypothesis(self, path: GreedyPath) -> Hypothesis:
         return Hypothesis(self.text(path.tokens), path.tokens, path.log_prob, False, path.log_probs)
@@ -299,6 +360,7 @@ class CtcFamily:
             *([norm] if above else []),
             *([Part("encoder.language_adapter", adapters)] if adapters else []),
             Part("head", (self.head_name,)),
+            *([Part(SECOND_HEAD, (SECOND_HEAD,))] if self.second is not None else []),
         ]
         parameters = [name for name, _ in model.named_parameters()]
         known = [one for one in found if any(is_below(name, one) for name in parameters)]
@@ -363,7 +425,8 @@ class CtcFamily:
         from transformers import ParakeetProcessor, Wav2Vec2BertProcessor, Wav2Vec2Processor
 
         model: Any = self.model
-        model.save_pretrained(directory)
+        weights = {name: one for name, one in model.state_dict().items() if not name.startswith(SECOND_HEAD + ".")}
+        model.save_pretrained(directory, state_dict=weights if self.second is not None else None)
         self.extractor.save_pretrained(directory)
         if self.vocabulary is None:
             return

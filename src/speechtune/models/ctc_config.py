@@ -23,6 +23,7 @@ which was not tried.
 
 Case = Literal["auto", "keep", "lower", "upper"]
 Unknown = Literal["error", "unk", "remove"]
+UnitKind = Literal["characters", "graphemes", "bpe"]
 
 
 class CtcConfig(BaseModel):
@@ -35,7 +36,7 @@ class CtcConfig(BaseModel):
         description="keep: the checkpoint's vocabulary and output layer; new: a vocabulary from the training "
         "transcripts and a fresh output layer (needed for encoders that were only pre-trained).",
     )
-    units: Literal["characters", "graphemes", "bpe"] = Field(
+    units: UnitKind = Field(
         "characters",
         description="Of a new head: single characters, grapheme clusters (a letter with its marks is one unit), or "
         "byte-pair pieces.",
@@ -55,6 +56,19 @@ class CtcConfig(BaseModel):
         "error",
         description="Characters the vocabulary lacks. error: the run stops before training and lists them; unk: the "
         "unknown token stands for each; remove: they are left out. Their counts are said in any case.",
+    )
+    focal_gamma: float = Field(
+        0.0,
+        ge=0,
+        le=5,
+        description="Focal CTC: in training a clip's loss L is multiplied by (1 - exp(-L)) to this power, so that "
+        "clips which are right already count less (Feng et al. 2019; 0.12 to 0.48 in the challenge's second phonetic "
+        "place).",
+    )
+    reduction: Literal["tokens", "sum"] = Field(
+        "tokens",
+        description="Of the training loss over an optimiser step: the sum divided by its label tokens, or the sum. "
+        "Both are the same however the step is cut; the sum grows with the batch, so max_grad_norm must too.",
     )
     freeze_feature_encoder: bool = Field(
         True,

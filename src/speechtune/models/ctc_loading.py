@@ -13,6 +13,9 @@ from speechtune.models.trainable import Part
 HEADS = ("lm_head", "ctc_head")
 """The names of the output layer in Transformers' CTC models."""
 
+SECOND_HEAD = "second_head"
+"""The name of the output layer over a second vocabulary, which only a training has."""
+
 
 def has_module(model: Any, name: str) -> bool:
     """Whether there is a module of that name."""

@@ -34,7 +34,7 @@ def frames_needed(labels: list[int]) -> int:
 
 
 def summed_ctc_loss(
-    logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, blank: int
+    logits: torch.Tensor, frames: torch.Tensor, labels: torch.Tensor, blank: int, focal_gamma: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The CTC losses of a batch, summed, in float32 also under autocast.
 
@@ -43,6 +43,8 @@ def summed_ctc_loss(
         frames: how many frames of each row count, shape (batch,).
         labels: token ids, shape (batch, tokens), padded with -100.
         blank: the blank's id.
+        focal_gamma: every clip's loss L is multiplied by (1 - exp(-L)) to this power, which takes weight from clips
+            that the model writes right already (focal CTC: Feng et al. 2019, doi 10.1155/2019/9345861).
 
     Returns:
         The sum over the rows that can be aligned, and which cannot (bool, shape (batch,)): they have more tokens than
@@ -66,6 +68,8 @@ def summed_ctc_loss(
             reduction="none",
             zero_infinity=False,
         )
+        if focal_gamma > 0:  # the floor: the power has no finite gradient where its base is 0
+            losses = losses * (-torch.expm1(-losses)).clamp(min=1e-6) ** focal_gamma
     return losses.sum(), impossible
 
 
@@ -132,6 +136,9 @@ class CtcNetwork:
 
     clip_norms: list[ClipGroupNorm]
     on_impossible: Callable[[int], None] | None
+    focal_gamma: float
+    divided: bool
+    """Whether the summed loss is divided by the label tokens."""
 
     def frames_of(self, inputs: torch.Tensor) -> torch.Tensor:
         """Logit frames of clips that have so many valid input steps (samples or feature frames)."""
@@ -150,7 +157,8 @@ class CtcNetwork:
     ) -> CausalLMOutput:
         """As the parent; with ``labels`` (batch, tokens; -100 is padding) the loss is the summed CTC loss.
 
-        It is divided by ``num_items_in_batch``, or by the batch's own label tokens where that is not given.
+        It is divided by ``num_items_in_batch``, or by the batch's own label tokens where that is not given; not at all
+        in training if it is to stay a sum. The focal factor, too, is for training only.
         """
         model: Any = self
         mask = kwargs.get("attention_mask")
@@ -165,9 +173,13 @@ class CtcNetwork:
             return output
         if valid is None:
             raise ValueError("the loss needs an attention_mask: without it padding would count as speech")
-        total, impossible = summed_ctc_loss(output.logits, self.frames_of(valid), labels, model.config.pad_token_id)
+        gamma = self.focal_gamma if model.training else 0.0
+        blank = model.config.pad_token_id
+        total, impossible = summed_ctc_loss(output.logits, self.frames_of(valid), labels, blank, gamma)
         if self.on_impossible is not None and bool(impossible.any()):
             self.on_impossible(int(impossible.sum()))
+        if model.training and not self.divided:
+            return CausalLMOutput(loss=total, logits=output.logits)
         divisor = (labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
         divisor = divisor.clamp(min=1) if isinstance(divisor, torch.Tensor) else max(divisor, 1)
         return CausalLMOutput(loss=total / divisor, logits=output.logits)
@@ -179,6 +191,7 @@ def as_ctc_network(model: Any) -> Any:
     # Transformers writes the class name into config.json: the parent's name keeps the saved model plain.
     model.__class__ = type(name, (CtcNetwork, type(model)), {"__module__": type(model).__module__})
     model.on_impossible = None
+    model.focal_gamma, model.divided = 0.0, True
     model.clip_norms = []
     for module in model.modules():
         if isinstance(module, torch.nn.GroupNorm) and not isinstance(module, ClipGroupNorm):

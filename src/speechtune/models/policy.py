@@ -1,12 +1,15 @@
 """A model as a policy over token sequences: drawing them, and their log-probabilities with a graph.
 
+`Policy` is what a family must offer; Whisper's is here, the others in ``policy_*.py``.
+
 Both sides see one distribution: logits divided by the temperature, over the tokens that decoding allows (Whisper's
 suppressed tokens and timestamps are left out).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import Any, Protocol
 
 import torch
 from torch.nn import functional
@@ -15,10 +18,57 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from speechtune.core.errors import InputError
 from speechtune.models.family import Family
-from speechtune.models.observe import IGNORED, Batch
+from speechtune.models.observe import IGNORED, Batch, Needs, Seen
 
 BELOW_ONE = 1 - 1e-12
 """Keeps a draw from landing behind the last token that has any probability, by rounding."""
+
+
+class Policy(Protocol):
+    """A family's model as a policy, given what it hears of a batch of clips and what stands before its answers.
+
+    ``hidden`` (one entry a clip, with a graph) and ``prompts`` (rows, …) are its own; they are repeated by row for the
+    sequences of a clip. ``end`` ends a sequence and fills what is behind it.
+    """
+
+    family: Any
+    end: int
+    needs: Needs
+    """What must be watched during the labels' forward pass."""
+
+    def draws(self, wanted: int, prompts: torch.Tensor) -> list[int]:
+        """How many uniform numbers a sequence of each clip takes, of which it has at most ``wanted`` tokens."""
+
+    def heard(self, batch: Batch, seen: Seen) -> torch.Tensor:
+        """``hidden`` of a batch from a pass that was watched."""
+
+    def encode(self, batch: Batch) -> torch.Tensor:
+        """``hidden`` of a batch, computed anew."""
+
+    def prompts(self, batch: Batch) -> torch.Tensor:
+        """``prompts`` of a batch."""
+
+    def answers(self, batch: Batch) -> list[torch.Tensor]:
+        """The labels of each clip as sequences."""
+
+    def content(self, batch: Batch, row: int) -> torch.Tensor:
+        """What the model is given of a clip: the same in any batch."""
+
+    def draw(
+        self, hidden: torch.Tensor, prompts: torch.Tensor, uniforms: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
+        """One sampled sequence a row, (rows, tokens)."""
+
+    def best(self, hidden: torch.Tensor, prompts: torch.Tensor, count: int, limit: int) -> torch.Tensor:
+        """The ``count`` best sequences of a beam search a clip, (clips x count, tokens)."""
+
+    def counted(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Which positions belong to a sequence, like ``tokens``."""
+
+    def log_probs(
+        self, hidden: torch.Tensor, prompts: torch.Tensor, tokens: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
+        """Log-probabilities with a graph, (rows, tokens); their sum is that of the sequence."""
 
 
 class WhisperPolicy:
@@ -27,6 +77,8 @@ class WhisperPolicy:
     Args:
         family: a `speechtune.models.whisper.WhisperFamily`; its model is used as it is, adapters included.
     """
+
+    needs = Needs(parts=frozenset({"encoder"}))
 
     def __init__(self, family: Any) -> None:
         self.family = family
@@ -38,9 +90,21 @@ class WhisperPolicy:
         self._never_first = blocked.clone()
         self._never_first[family.generation_config.begin_suppress_tokens or []] = True
 
-    def limit(self, wanted: int, prompt_tokens: int) -> int:
-        """The most tokens (the end included) that fit behind a prompt, at most ``wanted``."""
-        return min(wanted, self.family.limits.max_label_tokens - prompt_tokens)
+    def draws(self, wanted: int, prompts: torch.Tensor) -> list[int]:
+        """How many uniform numbers one sequence of each clip takes: one a token, as many as fit behind the prompt."""
+        return [min(wanted, self.family.limits.max_label_tokens - prompts.shape[1])] * len(prompts)
+
+    def heard(self, batch: Batch, seen: Seen) -> torch.Tensor:
+        """The encoder's hidden states of a pass that was watched."""
+        return seen.hidden["encoder"][-1]
+
+    def answers(self, batch: Batch) -> list[torch.Tensor]:
+        """The labels of each clip, the end included."""
+        return [row[row != IGNORED] for row in batch["labels"]]
+
+    def content(self, batch: Batch, row: int) -> torch.Tensor:
+        """The features of a clip: the same in any batch of the same audio context."""
+        return batch["input_features"][row]
 
     def encode(self, batch: Batch) -> torch.Tensor:
         """The encoder's hidden states of a batch, (clips, frames, width)."""
@@ -72,7 +136,7 @@ class WhisperPolicy:
                 sequence depends on its own numbers and not on its neighbours.
             temperature: of the policy.
         """
-        drawn = _Drawn(uniforms.to(hidden.device, torch.float64), prompts.shape[1], temperature)
+        drawn = Drawn(uniforms.to(hidden.device, torch.float64), prompts.shape[1], temperature)
         return self._generate(hidden, prompts, self.family._search(uniforms.shape[1], 1), [drawn])
 
     @torch.no_grad()
@@ -123,7 +187,7 @@ class WhisperPolicy:
         return torch.zeros(tokens.shape, device=found.device).masked_scatter(counted, found)
 
 
-class _Drawn(LogitsProcessor):
+class Drawn(LogitsProcessor):
     """Leaves of every row only the token that its uniform number falls on."""
 
     def __init__(self, uniforms: torch.Tensor, prompt_tokens: int, temperature: float) -> None:
@@ -133,20 +197,35 @@ class _Drawn(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores with 0 at the drawn token and minus infinity elsewhere."""
-        below = torch.softmax(scores.float() / self.temperature, -1).double().cumsum(-1)
-        wanted = self.uniforms[:, input_ids.shape[1] - self.prompt_tokens, None] * below[:, -1:] * BELOW_ONE
-        token = torch.searchsorted(below, wanted, right=True)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token, 0.0)
+        uniforms = self.uniforms[:, input_ids.shape[1] - self.prompt_tokens]
+        token = by_inversion(scores.float() / self.temperature, uniforms)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 
-def policy_of(family: Family, purpose: str) -> WhisperPolicy:
+def by_inversion(scores: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """The tokens (…) that uniform numbers (…) fall on in the distributions of scores (…, vocabulary)."""
+    below = torch.softmax(scores, -1).double().cumsum(-1)
+    wanted = uniforms[..., None] * below[..., -1:] * BELOW_ONE
+    return torch.searchsorted(below, wanted, right=True)[..., 0]
+
+
+POLICIES = {
+    "whisper": "speechtune.models.policy:WhisperPolicy",
+    "ctc": "speechtune.models.policy_ctc:CtcPolicy",
+    "qwen3_asr": "speechtune.models.policy_qwen3_asr:Qwen3AsrPolicy",
+}
+"""The policy of each family by its name."""
+
+
+def policy_of(family: Family, purpose: str) -> Any:
     """The policy of a family.
 
     Raises:
-        InputError: it does not write token by token; ``purpose`` says what it was wanted for.
+        InputError: it has none; ``purpose`` says what it was wanted for.
     """
-    if family.name != "whisper":
+    if family.name not in POLICIES:
         raise InputError(
-            f"models of family {family.name!r} do not write token by token: {purpose} is for Whisper models"
+            f"models of family {family.name!r} have no way to draw transcripts: {purpose} is for {', '.join(POLICIES)}"
         )
-    return WhisperPolicy(family)
+    module, name = POLICIES[family.name].split(":")
+    return getattr(import_module(module), name)(family)

@@ -19,6 +19,7 @@ from speechtune.audio.mel import FRAMES_PER_SECOND
 from speechtune.core.errors import InputError
 from speechtune.core.files import read_json, write_json
 from speechtune.models.byte_pairs import BytePairText
+from speechtune.models.capabilities import Capabilities
 from speechtune.models.config import Context, ModelConfig
 from speechtune.models.family import Example, Hypothesis, Limits
 from speechtune.models.observe import Taps
@@ -49,6 +50,15 @@ class Qwen3AsrFamily(BytePairText):
     """A loaded Qwen3-ASR model; ``prompt`` is what stands around every transcript."""
 
     name = "qwen3_asr"
+    capabilities = Capabilities(
+        title="Qwen3-ASR",
+        loss="cross-entropy a token of the answer",
+        frames_per_second=12.5,
+        audio_in_decoder=True,
+        search=True,
+        n_best=True,
+        grpo=True,
+    )
     contexts: tuple[Context, ...] = ("fit",)
     roles = (
         "attention",

@@ -82,7 +82,7 @@ def _prompts(
     family: Qwen3AsrFamily, waveforms: Sequence[np.ndarray], search: SearchConfig
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Prompts padded on the left, their attention mask, and the tokens of ``search.prefix``."""
-    words = [*search.hotwords, *([search.prompt.strip()] if search.prompt else [])]
+    words = search.said_before()
     prompt = family.prompt.with_more(words) if words else family.prompt
     tokens = family.format.prompt(prompt, with_tag=True)
     prefix = family.tokenizer.encode(search.prefix, add_special_tokens=False) if search.prefix else []

@@ -55,6 +55,11 @@ class SearchConfig(BaseModel):
     hotwords: list[str] = Field(
         default_factory=list, description="Words put into the prompt as a list, before its text."
     )
+    glossary: dict[str, str] = Field(
+        default_factory=dict,
+        description="Terms that may be said, each with what it means (or nothing), as in {Okonkwo: a doctor, EKG: ''}; "
+        "put into the prompt behind the hotwords, as in Okonkwo (a doctor), EKG.",
+    )
     prefix: str | None = Field(None, description="Text that every transcript begins with.")
     suppress: list[str] = Field(
         default_factory=list, description="Texts whose single tokens never occur, with and without a leading space."
@@ -73,6 +78,15 @@ class SearchConfig(BaseModel):
         if given and not self.sample:
             raise ValueError(f"{given[0]} acts on sampling only: set sample: true too, or remove it")
         return self
+
+    def said_before(self) -> list[str]:
+        """What the prompt holds, in order: hotwords, the glossary, the text."""
+        terms = [f"{term} ({gloss})" if gloss else term for term, gloss in self.glossary.items()]
+        return [
+            *self.hotwords,
+            *([", ".join(terms) + "."] if terms else []),
+            *([self.prompt.strip()] if self.prompt else []),
+        ]
 
     def is_plain(self) -> bool:
         """Whether nothing asks for more than one best hypothesis of plain greedy decoding or beam search."""

@@ -16,6 +16,7 @@ import torch
 
 from speechtune.core.errors import InputError
 from speechtune.core.files import new_directory, write_json
+from speechtune.models.capabilities import require
 from speechtune.models.family import family_of, load_family
 from speechtune.models.observe import spaced
 from speechtune.models.obtaining import resolve_model
@@ -73,8 +74,8 @@ def shrink(
         InputError: another architecture, a number of layers that the source does not have, or ``out`` exists.
     """
     path = Path(source) / "model" if (Path(source) / "recipe.yaml").is_file() else resolve_model(source)
-    if family_of(path) != "whisper":
-        raise InputError(f"{source} is of family {family_of(path)!r}: layers can be left out of Whisper models only")
+    name = family_of(path)
+    require(name, "shrinks", f"{source} is of family {name!r}: layers can be left out of Whisper models only")
     language = None if _is_english(path) else "en"  # only the prompt depends on it, which is not saved
     family = load_family(path, language=language, device="cpu")
     model: Any = family.model

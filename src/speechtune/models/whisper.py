@@ -24,6 +24,7 @@ from speechtune.audio.augment import apply_masks
 from speechtune.audio.mel import FRAMES_PER_SECOND, SAMPLE_RATE_HZ, LogMel
 from speechtune.core.errors import InputError
 from speechtune.models.byte_pairs import BytePairText
+from speechtune.models.capabilities import Capabilities
 from speechtune.models.config import Context
 from speechtune.models.family import Example, Hypothesis, Limits
 from speechtune.models.observe import Taps
@@ -101,6 +102,21 @@ class WhisperFamily(BytePairText):
     """A loaded Whisper model."""
 
     name = "whisper"
+    capabilities = Capabilities(
+        title="Whisper",
+        loss="cross-entropy a token",
+        frames_per_second=50.0,
+        word_times="cross-attention",
+        time_tokens=True,
+        search=True,
+        n_best=True,
+        lm_fusion=True,
+        no_speech=True,
+        label_likelihood=True,
+        grpo=True,
+        shrinks=True,
+        exports=("ctranslate2", "ggml", "onnx", "openai", "transformers"),
+    )
     contexts: tuple[Context, ...] = ("fit", "full")
 
     def __init__(self, model: FitContextWhisper, tokenizer: WhisperTokenizer, language: str | None) -> None:

@@ -95,7 +95,7 @@ def search_whisper(
 def prompt_tokens(family: WhisperFamily, search: SearchConfig) -> tuple[list[int], int]:
     """The tokens before the text, and where the start-of-transcript is among them."""
     encode = family.tokenizer.encode
-    words = " ".join([*search.hotwords, *([search.prompt.strip()] if search.prompt else [])])
+    words = " ".join(search.said_before())
     previous: list[int] = []
     if words:
         begin = int(family.tokenizer.convert_tokens_to_ids("<|startofprev|>"))

@@ -9,6 +9,7 @@ from pathlib import Path
 from speechtune.core.files import write_text
 from speechtune.report import compare_sections as sections
 from speechtune.report.audio_clips import ClipShelf
+from speechtune.report.compare_calibration import confidences
 from speechtune.report.compare_utterances import win_lists
 from speechtune.report.run_report import page_environment
 from speechtune.scoring.comparison import SystemComparison
@@ -77,6 +78,7 @@ def render(found: SystemComparison, title: str, lead: Sequence[str], extras: Seq
             matrix=sections.matrix(found),
             slices=sections.slice_tables(found),
             slice_tests=sections.slice_test_count(found),
+            confidences=confidences(found),
             costs=sections.cost_rows(found),
             wins=wins,
             clips=shelf,

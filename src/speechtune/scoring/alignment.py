@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz.distance import Indel, Levenshtein
 from rapidfuzz.process import cpdist
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 Unit = Literal["words", "characters", "graphemes"]
 
-_MAX_SYMBOLS = 0x10FFFF
-"""Distinct units that can be written as one character each."""
+_MANY_SYMBOLS = 0xFFFF
+"""After this many distinct units a fresh alphabet is begun; the last pair may use up the other 17 x 65,536."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,8 @@ def char_counts(ref_text: str, hyp_text: str) -> Counts:
 def count_many(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> np.ndarray:
     """The counts of `count` for many pairs at once.
 
-    The distances of all pairs come from one call in C++; where the distance and the two lengths leave only one
-    possibility for the number of substitutions (most pairs), nothing more is computed.
+    The distances of all pairs come from one call in C++; where they and the two lengths leave only one possibility for
+    the number of substitutions, nothing more is computed.
 
     Args:
         references: units of each reference: lists of words, or strings for counts over characters.
@@ -190,17 +190,32 @@ def count_many(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequenc
     pairs = len(references)
     if pairs != len(hypotheses):
         raise ValueError(f"{pairs} references and {len(hypotheses)} hypotheses: there must be one for each")
-    if not pairs:
-        return np.zeros((0, 4), dtype=np.int64)
     left, right = _as_texts(references), _as_texts(hypotheses)
     if left is None or right is None:
         left, right = _encode(references, hypotheses)
+    return _count_texts(left, right)
+
+
+def count_words(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> np.ndarray:
+    """`count_many` over the words of texts that are given in pieces: each piece holds no, one or more words.
+
+    What words a piece holds is looked at once for each distinct piece.
+    """
+    return _count_texts(*_encode(references, hypotheses, _WordAlphabet))
+
+
+def _count_texts(left: list[str], right: list[str]) -> np.ndarray:
+    pairs = len(left)
+    if not pairs:
+        return np.zeros((0, 4), dtype=np.int64)
     lengths = np.fromiter(map(len, left), np.int64, pairs)
     differences = lengths - np.fromiter(map(len, right), np.int64, pairs)
     errors = cpdist(left, right, scorer=Levenshtein.distance, dtype=np.int64, workers=1)
-    # errors = S + D + I and lengths say D - I, so S is known up to multiples of 2.
+    # errors = S + D + I and lengths say D - I, so S is known up to multiples of 2 and has a greatest value. It has a
+    # least one too: hits cannot be more than the longest common subsequence, which the distance without S says.
     substitutions = errors - np.abs(differences)
-    for index in np.flatnonzero(substitutions > 1):
+    least = cpdist(left, right, scorer=Indel.distance, dtype=np.int64, workers=1) - errors
+    for index in np.flatnonzero((substitutions > 1) & (substitutions > least)).tolist():
         substitutions[index] = _substitutions(left[index], right[index])
     deletions = (errors - substitutions + differences) // 2
     insertions = errors - substitutions - deletions
@@ -219,22 +234,44 @@ def _as_texts(units: Sequence[Sequence[str]]) -> list[str] | None:
     return list(units) if all(isinstance(one, str) for one in units) else None  # type: ignore[arg-type]
 
 
-def _encode(references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
-    """Every distinct unit as one character; a fresh alphabet is begun where one would be used up."""
-    alphabet = _Alphabet()
-    sides: tuple[list[str], list[str]] = ([], [])
-    for pair in zip(references, hypotheses, strict=True):
-        if len(alphabet) + len(pair[0]) + len(pair[1]) > _MAX_SYMBOLS:
-            alphabet = _Alphabet()
-        for side, units in zip(sides, pair, strict=True):
-            side.append("".join(map(alphabet.__getitem__, units)))
-    return sides
-
-
 class _Alphabet(dict[str, str]):
+    """A character for every distinct unit."""
+
+    used = 0
+
     def __missing__(self, unit: str) -> str:
-        self[unit] = char = chr(len(self))
+        self[unit] = char = chr(self.used)
+        self.used += 1
         return char
+
+
+class _WordAlphabet(_Alphabet):
+    """The characters of the words that a unit holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._words = _Alphabet()
+
+    def __missing__(self, unit: str) -> str:
+        self[unit] = chars = "".join([self._words[word] for word in unit.split()])
+        self.used = self._words.used
+        return chars
+
+
+def _encode(
+    references: Sequence[Sequence[str]],
+    hypotheses: Sequence[Sequence[str]],
+    new_alphabet: type[_Alphabet] = _Alphabet,
+) -> tuple[list[str], list[str]]:
+    """Every distinct unit as one character; a fresh alphabet is begun where one would be used up."""
+    alphabet = new_alphabet()
+    left, right = [], []
+    for reference, hypothesis in zip(references, hypotheses, strict=True):
+        if alphabet.used > _MANY_SYMBOLS:
+            alphabet = new_alphabet()
+        left.append("".join(map(alphabet.__getitem__, reference)))
+        right.append("".join(map(alphabet.__getitem__, hypothesis)))
+    return left, right
 
 
 def _as_numbers(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[Sequence[int], Sequence[int]]:

@@ -16,15 +16,20 @@ Outcome = Literal["clear", "mixed", "alike", "unsettled"]
 ALIKE_POINTS = 0.02
 """Models are alike where the interval of their difference lies within this many either side of zero (2 points)."""
 
+AS_FAST = 1.1
+"""Models up to this many times slower count as equally fast: timings vary by that much."""
+
 FINE, POOR = 0.10, 0.20
+_SUREST = "the one with the best confidences"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advice:
     """The recommendation. ``confidence``: how often it is the best when the set is drawn anew (``None``: unknown).
 
-    ``outcome``: ``clear`` (better than every other finalist), ``mixed`` (another one is better on some part),
-    ``alike`` (no difference worth having: the fastest), ``unsettled`` (this set cannot tell).
+    ``outcome``: ``clear`` (better than every other finalist), ``mixed`` (another one is better on some part), ``alike``
+    (no difference worth having: the fastest, of equally fast ones that with the best confidences), ``unsettled`` (this
+    set cannot tell).
     """
 
     model: str
@@ -52,11 +57,11 @@ def advise(full: SystemComparison, edges: Sequence[tuple[str, SystemComparison]]
     outcome = _outcome(full, best, rest)
     chosen = best
     if outcome == "alike":
-        known = [place for place in order if full.systems[place].cost.rtf is not None]
-        chosen = min(known, key=lambda place: full.systems[place].cost.rtf or 0.0) if known else best
+        chosen = _of_equals(full, order)
     one = full.systems[chosen]
     sentences = [_why(full, outcome, best, chosen, rest)]
     sentences += _parts(full, best)
+    sentences += _confidences(full, order)
     sentences += _hard_parts(full, edges, chosen)
     sentences.append(_train_or_not(one.score.wer))
     poor = one.score.wer is None or one.score.wer >= FINE
@@ -82,12 +87,36 @@ def _outcome(full: SystemComparison, best: int, rest: Sequence[int]) -> Outcome:
     return "unsettled"
 
 
+def _of_equals(full: SystemComparison, order: Sequence[int]) -> int:
+    """The fastest; of those about as fast (or where no speed is known) the one with the best confidences."""
+    speeds = {place: rtf for place in order if (rtf := full.systems[place].cost.rtf) is not None}
+    if not full.confidence_kind():
+        return min(speeds, key=lambda place: speeds[place]) if speeds else order[0]
+    as_fast = [place for place in speeds if speeds[place] <= AS_FAST * min(speeds.values())] or order
+    return min(as_fast, key=lambda place: _surprise(full, place))
+
+
+def _surprise(full: SystemComparison, place: int) -> float:
+    kind = full.confidence_kind()
+    return full.systems[place].calibration[kind].nll if kind else 0.0
+
+
+def _confidences(full: SystemComparison, order: Sequence[int]) -> list[str]:
+    kind = full.confidence_kind()
+    if not kind:
+        return []
+    by_surprise = sorted(order, key=lambda place: _surprise(full, place))
+    listed = ", ".join(f"{full.names[place]} {_surprise(full, place):.3f}" for place in by_surprise)
+    return [f"confidences ({kind}), the best first: NLL {listed}"]
+
+
 def _why(full: SystemComparison, outcome: Outcome, best: int, chosen: int, rest: Sequence[int]) -> str:
     name, rate = full.names[chosen], _percent(full.systems[chosen].score.wer)
     chance = full.systems[best].best_probability
     sure = "" if chance is None else f"; probability of being the best {100 * chance:.0f} %"
     if outcome == "alike":
-        return f"{name}: the candidates differ by less than {100 * ALIKE_POINTS:g} points, so the fastest ({rate} WER)"
+        merit = _merit(full, chosen)
+        return f"{name}: the candidates differ by less than {100 * ALIKE_POINTS:g} points, so {merit} ({rate} WER)"
     if outcome == "clear":
         return f"{name}: lowest word error rate ({rate}), better than every other finalist beyond chance{sure}"
     if outcome == "mixed":
@@ -95,6 +124,13 @@ def _why(full: SystemComparison, outcome: Outcome, best: int, chosen: int, rest:
     power = full.pair(rest[0], best).power
     more = f"; {power.to_text()}" if power else ""
     return f"{name}: lowest word error rate ({rate}){sure}, but this set is too small to be certain{more}"
+
+
+def _merit(full: SystemComparison, chosen: int) -> str:
+    speeds = [one.cost.rtf for one in full.systems if one.cost.rtf is not None]
+    if full.systems[chosen].cost.rtf == min(speeds, default=None):
+        return "the fastest" if speeds else "the lowest rate" if not full.confidence_kind() else _SUREST
+    return f"{_SUREST} of the fastest"
 
 
 def _parts(full: SystemComparison, best: int) -> list[str]:

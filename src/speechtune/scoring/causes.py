@@ -18,6 +18,7 @@ from speechtune.scoring.causes_classes import CLASSES, Knowledge, WordError, cla
 from speechtune.scoring.causes_words import ANY_FILLERS, FILLERS, function_words, number_words
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.counting import NormaliserSpec
+from speechtune.scoring.phones_espeak import PhonesFrom, phones_for
 
 if TYPE_CHECKING:
     from speechtune.scoring.score import Score, UtteranceScore
@@ -201,7 +202,7 @@ def find_causes(
     spec = NormaliserSpec(score.normaliser, config.variants)
     vocabulary = training_vocabulary(options, spec) if options.training_corpus else None
     rows = {one.utterance_id: one for one in corpus}
-    known = _knowledge_by_language(rows.values(), score, vocabulary)
+    known = _knowledge_by_language(rows.values(), score, vocabulary, config.phones)
     gathered = _Gathered(options.examples)
     switches = _Switches(languages or {})
     for one in track(score.utterances, "looking for causes"):
@@ -249,17 +250,22 @@ def training_vocabulary(options: CauseOptions, spec: NormaliserSpec) -> frozense
     return words
 
 
-def _knowledge_by_language(rows: Any, score: Score, vocabulary: frozenset[str] | None) -> dict[str | None, Knowledge]:
+def _knowledge_by_language(
+    rows: Any, score: Score, vocabulary: frozenset[str] | None, phones: PhonesFrom
+) -> dict[str | None, Knowledge]:
     texts: dict[str | None, list[str]] = defaultdict(list)
-    references = {one.utterance_id: one.reference for one in score.utterances}
+    heard: dict[str | None, list[str]] = defaultdict(list)
+    scored = {one.utterance_id: one for one in score.utterances}
     for row in rows:
-        texts[_code(row.language)].append(references[row.utterance_id])
+        texts[_code(row.language)].append(scored[row.utterance_id].reference)
+        heard[_code(row.language)].append(scored[row.utterance_id].hypothesis)
     english = score.normaliser == "whisper-english"
     found = {}
     for language, own in texts.items():
         named = language or ("en" if english else None)
         fillers = FILLERS.get(named or "", ANY_FILLERS)
-        found[language] = Knowledge(function_words(named, own), number_words(named), fillers, vocabulary)
+        reader = phones_for(phones, named, (word for text in (*own, *heard[language]) for word in text.split()))
+        found[language] = Knowledge(function_words(named, own), number_words(named), fillers, vocabulary, reader)
     return found
 
 

@@ -19,7 +19,7 @@ from speechtune.scoring.alignment_weighted import UNIT, align_by_cost
 from speechtune.scoring.causes_words import ANY_FILLERS, HOMOPHONES, is_digits
 from speechtune.scoring.metrics_output import loop_places
 from speechtune.scoring.metrics_text import LONGEST_COMPOUND
-from speechtune.scoring.phones import spelled_phones, word_distance
+from speechtune.scoring.phones import PhonesOf, spelled_phones, word_distance
 
 CLASSES: dict[str, str] = {
     "no-output": "nothing was recognised of an utterance with words",
@@ -42,7 +42,8 @@ CLASSES: dict[str, str] = {
 
 ALIKE = 0.4
 """Words at most this far apart (`speechtune.scoring.phones.word_distance`) sound alike: 5 % of the pairs of different
-words of speechocean762's 1045-word vocabulary are nearer (measured on 20,000 random pairs)."""
+words of speechocean762's 1045-word vocabulary are nearer (measured on 20,000 random pairs), read by their spelling or
+by espeak-ng."""
 
 _MOST_CELLS = 40_000
 
@@ -65,13 +66,20 @@ class WordError:
 
 @dataclass(slots=True)
 class Knowledge:
-    """What the rules know beside the words: ``vocabulary`` is ``None`` where no training texts were given."""
+    """What the rules know beside the words: ``vocabulary`` is ``None`` where no training texts were given.
+
+    ``phones`` reads a word, for telling which words sound alike.
+    """
 
     function_words: frozenset[str] = frozenset()
     number_words: frozenset[str] = frozenset()
     fillers: frozenset[str] = ANY_FILLERS
     vocabulary: frozenset[str] | None = None
-    distance: Callable[[str, str], float] = word_distance
+    phones: PhonesOf = spelled_phones
+
+    def distance(self, a: str, b: str) -> float:
+        """How unlike two words sound, 0 to 1."""
+        return word_distance(a, b, self.phones)
 
 
 def align_alike(
@@ -158,7 +166,7 @@ def classify(
 def _word_cause(edit: Edit, known: Knowledge) -> str:
     """The class of an error that only its own words decide."""
     ref, hyp = edit.ref, edit.hyp
-    if ref is not None and hyp is not None and _same_sound(ref, hyp):
+    if ref is not None and hyp is not None and _same_sound(ref, hyp, known.phones):
         return "homophone"
     if ref is not None and known.vocabulary is not None and ref not in known.vocabulary:
         return "out-of-vocabulary"
@@ -171,9 +179,9 @@ def _word_cause(edit: Edit, known: Knowledge) -> str:
     return "phonetic" if known.distance(ref, hyp) <= ALIKE else "substitution"
 
 
-def _same_sound(ref: str, hyp: str) -> bool:
+def _same_sound(ref: str, hyp: str, phones: PhonesOf) -> bool:
     plain = ref.replace("'", ""), hyp.replace("'", "")
-    return plain[1] in HOMOPHONES.get(plain[0], ()) or spelled_phones(ref) == spelled_phones(hyp) != ()
+    return plain[1] in HOMOPHONES.get(plain[0], ()) or tuple(phones(ref)) == tuple(phones(hyp)) != ()
 
 
 def _disfluent(

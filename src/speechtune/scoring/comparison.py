@@ -17,6 +17,7 @@ from speechtune.core.errors import InputError
 from speechtune.core.progress import track
 from speechtune.corpus.table import Corpus
 from speechtune.scoring.bootstrap import Difference, blocks_of, paired_difference
+from speechtune.scoring.calibration import Calibration, Kind, calibration_of, utterance_pairs
 from speechtune.scoring.comparison_records import (
     BANDS,
     Cost,
@@ -29,7 +30,7 @@ from speechtune.scoring.comparison_records import (
 )
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.power import needed_data
-from speechtune.scoring.score import score_transcripts
+from speechtune.scoring.score import Score, score_transcripts
 from speechtune.scoring.significance import adjust, mapsswe, matched_pairs, mcnemar
 from speechtune.scoring.slices import block_labels, block_name
 
@@ -155,8 +156,24 @@ def _score_one(
         hypotheses=[row.hypothesis for row in rows],
         cost=one.cost,
         notes=one.notes,
+        calibration=_calibration(score, one, config),
     )
     return result, places
+
+
+def _calibration(score: Score, one: SystemInput, config: ScoringConfig) -> dict[Kind, Calibration]:
+    found: dict[Kind, Calibration] = {}
+    kinds: tuple[Kind, ...] = ("utterance-mean", "utterance-sum")
+    for kind in kinds:
+        calibration = calibration_of(
+            utterance_pairs(score, one.transcripts, one.rows, kind),
+            resamples=config.resamples,
+            level=config.confidence_level,
+            seed=config.seed,
+        )
+        if calibration is not None:
+            found[kind] = calibration
+    return found
 
 
 def _array(counts: Sequence[Any]) -> np.ndarray:

@@ -13,6 +13,7 @@ from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.kept import Kept
 from speechtune.decoding.transcript import Transcript
 from speechtune.scoring.bootstrap import Difference
+from speechtune.scoring.calibration import Calibration, Kind
 from speechtune.scoring.power import Power
 from speechtune.scoring.score import Score
 from speechtune.scoring.significance import TestResult
@@ -79,7 +80,7 @@ class SystemResult:
     """One system's score; the counts of its utterances are arrays, ``score.utterances`` is empty.
 
     ``words`` and ``chars`` have shape [utterances, 4] (H, S, D, I), in the order of the corpus; ``hypotheses`` are
-    normalised.
+    normalised. ``calibration`` judges the confidences of whole utterances, where the transcripts carry them.
     """
 
     name: str
@@ -91,6 +92,7 @@ class SystemResult:
     cost: Cost
     notes: list[str]
     best_probability: float | None = None
+    calibration: dict[Kind, Calibration] = field(default_factory=dict)
 
     @property
     def errors(self) -> np.ndarray:
@@ -101,7 +103,8 @@ class SystemResult:
         """The score's object with the name, the source and the cost."""
         rest = {"source": self.source, "best_probability": self.best_probability, "cost": self.cost.to_json()}
         score = {key: value for key, value in self.score.to_json().items() if key != "slices"}
-        return {"name": self.name, **rest, **score, "system_notes": self.notes}
+        sure = {kind: one.to_json() for kind, one in self.calibration.items()}
+        return {"name": self.name, **rest, **score, "calibration": sure, "system_notes": self.notes}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -212,6 +215,15 @@ class SystemComparison:
         """Places of the systems, the lowest word error rate first."""
         rates = [math.inf if one.score.wer is None else one.score.wer for one in self.systems]
         return sorted(range(len(rates)), key=lambda place: (rates[place], place))
+
+    def confidence_kind(self) -> Kind | None:
+        """The kind of confidence by which the systems can be compared: all carry it for equally many utterances."""
+        kinds: tuple[Kind, ...] = ("utterance-sum", "utterance-mean")
+        for kind in kinds:
+            pairs = {one.calibration[kind].pairs if kind in one.calibration else 0 for one in self.systems}
+            if len(pairs) == 1 and pairs != {0}:
+                return kind
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the texts, JSON-ready."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from speechtune.scoring.calibration import KINDS
 from speechtune.scoring.comparison import Cost, SystemComparison, Test
 
 MARKS = {"better": "v", "worse": "^", "unclear": " "}
@@ -12,7 +13,7 @@ MARKS = {"better": "v", "worse": "^", "unclear": " "}
 
 def comparison_as_text(found: SystemComparison) -> str:
     """The table of systems, the table of every slice, and what the marks mean."""
-    return "\n".join([*_overall(found), *_slices(found), "", *_explain(found)])
+    return "\n".join([*_overall(found), *_slices(found), *_confidences(found), "", *_explain(found)])
 
 
 def _overall(found: SystemComparison) -> Iterator[str]:
@@ -55,6 +56,21 @@ def _slices(found: SystemComparison) -> Iterator[str]:
                 ]
             words = found.systems[0].score.slices[column][value].counts.reference_length
             rows.append([value, str(len(where)), str(words), *cells])
+        yield ""
+        yield from table(rows)
+
+
+def _confidences(found: SystemComparison) -> Iterator[str]:
+    kinds = [kind for kind in KINDS if any(kind in one.calibration for one in found.systems)]
+    for kind in kinds:
+        rows = [[f"confidence, {kind}", "utterances", "came true", "promised", "ECE %", "interval", "NLL", "AUROC"]]
+        for one in found.systems:
+            sure = one.calibration.get(kind)
+            if sure is not None:
+                ends, apart = bounds(sure.ece_interval), "-" if sure.auroc is None else f"{sure.auroc:.3f}"
+                rates = [f"{100 * rate:.1f} %" for rate in (sure.accuracy, sure.mean_confidence)]
+                error = f"{100 * sure.ece_corrected:.1f}"
+                rows.append([one.name, str(sure.pairs), *rates, error, ends, f"{sure.nll:.3f}", apart])
         yield ""
         yield from table(rows)
 

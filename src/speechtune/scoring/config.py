@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -27,6 +29,11 @@ class ScoringConfig(BaseModel):
     )
     workers: int = Field(
         default=1, ge=1, description="Processes that normalise and count; more than one from 50,000 utterances on."
+    )
+    phones: Literal["spelling", "espeak"] = Field(
+        default="spelling",
+        description="What says how words sound, for causes and phonetic-wer: spelling (letters, read roughly), or "
+        "espeak (espeak-ng, in the language of the corpus; speechtune[demo]).",
     )
     slice_by: list[str] = Field(
         default_factory=list,

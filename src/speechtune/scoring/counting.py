@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import gc
 import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,14 +13,29 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from speechtune.core.progress import track
-from speechtune.scoring.alignment import count_many
-from speechtune.scoring.normalisation.rules import Normaliser
+from speechtune.scoring.alignment import count_many, count_words
+from speechtune.scoring.normalisation.rules import Normaliser, single_spaces
 from speechtune.scoring.normalisation.variants import with_variants
 from speechtune.scoring.normalisers import get_normaliser
 
-_PAIRS_PER_CHUNK = 8192
+_PAIRS_PER_CHUNK = 16_384
 PAIRS_WORTH_A_PROCESS = 50_000
 """Starting a process costs about as much as counting this many pairs."""
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """No search for reference cycles inside, for code that makes many lasting objects and no cycles.
+
+    The collector walks through all of them again and again: a quarter of the time of scoring 200,000 utterances.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +107,15 @@ def _counted_chunks(
 _built: dict[str, Normaliser] = {}
 
 
+@collector_paused()
 def _count_chunk(spec: NormaliserSpec, texts: tuple[Sequence[str], Sequence[str]]) -> Counted:
     key = repr(spec)
     if key not in _built:
         _built[key] = spec.build()
     normalise = _built[key]
-    references, hypotheses = list(map(normalise, texts[0])), list(map(normalise, texts[1]))
-    words = count_many(
-        [one.split(" ") if one else [] for one in references], [one.split(" ") if one else [] for one in hypotheses]
-    )
+    pieces = tuple(list(map(normalise.pieces, side)) for side in texts)
+    words = count_words(*pieces)
+    references, hypotheses = ([single_spaces(" ".join(one)) for one in side] for side in pieces)
     if normalise.characters_are_words:
         chars = count_many([one.replace(" ", "") for one in references], [one.replace(" ", "") for one in hypotheses])
     else:

@@ -17,6 +17,7 @@ TEXT_FIELDS = ("text", "orthographic_text", "phonetic_text")
 """Fields that hold the text, in the order in which they are looked for; the last two are the children's challenge's."""
 
 PHONETIC_FIELD = "phonetic_text"
+_LANGUAGES = {"orthographic_text": "en"}
 _LISTED_IDS = 50
 _JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
 _OTHER_NAMES = {"child_id": "speaker_id", "audio_duration_sec": "duration_s", "audio_path": "file_name"}
@@ -87,14 +88,15 @@ def read_references(path: Path) -> tuple[Corpus, bool]:
     """Read reference texts from JSONL as a corpus without audio, and whether they are IPA (``phonetic_text``).
 
     Other columns are kept for slices; ``child_id`` and ``audio_duration_sec`` are taken for ``speaker_id`` and
-    ``duration_s``, which is 0 where it is unknown.
+    ``duration_s``, which is 0 where it is unknown. ``orthographic_text`` is English where no language is named, as the
+    challenge's is.
     """
     utterances, fields = [], set()
     for text_field, row in _rows_with_text(path):
         fields.add(text_field == PHONETIC_FIELD)
         named = {_OTHER_NAMES.get(key, key): value for key, value in row.items() if key != text_field}
         named |= {key: row[key] for key in _OTHER_NAMES.values() if row.get(key) is not None}
-        base = {"file_name": "", "duration_s": 0.0}
+        base = {"file_name": "", "duration_s": 0.0, "language": _LANGUAGES.get(text_field)}
         utterances.append(Utterance.from_row({**base, **named, "text": row[text_field]}))
     if len(fields) > 1:
         raise InputError(f"{path} mixes phonetic_text with other texts: score IPA by itself")
@@ -208,7 +210,7 @@ def match(corpus: Corpus, transcripts: Sequence[Transcript], allow_missing: bool
     if missing and not allow_missing:
         raise InputError(
             f"{len(missing)} of {len(ids)} utterances of {corpus.root} have no transcript: {_listed(missing)}; "
-            "transcribe them, or add --allow-missing to score them as empty"
+            "transcribe them (speechtune score --allow-missing scores them as empty ones)"
         )
     return hypotheses
 

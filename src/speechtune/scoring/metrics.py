@@ -13,6 +13,7 @@ from speechtune.core.errors import InputError, missing_extra
 from speechtune.corpus.table import Utterance
 from speechtune.scoring.alignment import Counts, count_many, units_of
 from speechtune.scoring.counting import Counted, NormaliserSpec
+from speechtune.scoring.phones_espeak import PhonesFrom
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Pairs:
     """What metrics are computed from, all in the order of the corpus.
 
     ``hypotheses`` are raw texts, ``counted`` the normalised ones with their counts; ``rows`` are the other columns of
-    each transcript; ``tokenizer`` is a model directory.
+    each transcript; ``tokenizer`` is a model directory; ``phones`` says what reads words.
     """
 
     utterances: Sequence[Utterance]
@@ -46,6 +47,7 @@ class Pairs:
     rows: Sequence[Mapping[str, Any]]
     language: str | None = None
     tokenizer: str | None = None
+    phones: PhonesFrom = "spelling"
 
     @property
     def words(self) -> Counts:

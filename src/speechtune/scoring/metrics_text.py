@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from speechtune.corpus.language_codes import short_code
+from speechtune.corpus.table import Utterance
 from speechtune.scoring.alignment import Counts, align, count_many
 from speechtune.scoring.alignment_weighted import UNIT, align_by_sound
 from speechtune.scoring.normalisation.ipa import ipa, unknown_symbols
-from speechtune.scoring.phones import word_distance
+from speechtune.scoring.phones import PhonesOf, word_distance
+from speechtune.scoring.phones_espeak import phones_for
 
 if TYPE_CHECKING:
     from speechtune.scoring.metrics import Metric, Pairs
@@ -143,12 +146,30 @@ def phonetic(pairs: Pairs) -> Metric:
     from speechtune.scoring.metrics import Metric
 
     cost = 0
-    rows = zip(pairs.counted.references, pairs.counted.hypotheses, pairs.counted.words.tolist(), strict=True)
-    for ref, hyp, plain in rows:
-        cost += align_by_sound(ref.split(), hyp.split(), word_distance)[1] if plain[1] else UNIT * sum(plain[1:])
+    readers = _readers(pairs)
+    counted = (pairs.counted.references, pairs.counted.hypotheses, pairs.counted.words.tolist())
+    for utterance, ref, hyp, plain in zip(pairs.utterances, *counted, strict=True):
+        if plain[1]:
+            distance = functools.partial(word_distance, phones_of=readers[_language(pairs, utterance)])
+            cost += align_by_sound(ref.split(), hyp.split(), distance)[1]
+        else:
+            cost += UNIT * sum(plain[1:])
     length = pairs.words.reference_length
     details = {"weighted_errors": cost / UNIT, "reference_length": length}
     return Metric("phonetic-wer", cost / UNIT / length if length else None, details=details)
+
+
+def _language(pairs: Pairs, utterance: Utterance) -> str | None:
+    named = utterance.language or pairs.language
+    return short_code(named) if named else "en" if pairs.spec.name == "whisper-english" else None
+
+
+def _readers(pairs: Pairs) -> dict[str | None, PhonesOf]:
+    """What reads the words of each language."""
+    words: dict[str | None, set[str]] = {}
+    for utterance, *texts in zip(pairs.utterances, pairs.counted.references, pairs.counted.hypotheses, strict=True):
+        words.setdefault(_language(pairs, utterance), set()).update(*map(str.split, texts))
+    return {language: phones_for(pairs.phones, language, own) for language, own in words.items()}
 
 
 def orthographic(pairs: Pairs) -> Metric:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from speechtune.core.errors import InputError
 from speechtune.core.files import write_jsonl
@@ -19,7 +21,7 @@ from speechtune.scoring.bootstrap import (
     paired_difference,
 )
 from speechtune.scoring.config import ScoringConfig
-from speechtune.scoring.counting import Counted, NormaliserSpec, count_texts
+from speechtune.scoring.counting import Counted, NormaliserSpec, collector_paused, count_texts
 from speechtune.scoring.inputs import columns_of, corpus_from_lines, match
 from speechtune.scoring.metrics import Metric, Pairs, as_counts, choose_metrics, compute_metrics
 from speechtune.scoring.normalisers import (
@@ -226,19 +228,20 @@ def score_transcripts(
     score.missing = missing
     if wanted:
         extras = columns_of(rows or {}, (utterance.utterance_id for utterance in corpus))
-        pairs = Pairs(corpus.utterances, raw, counted, spec, extras, language, config.tokenizer)
+        pairs = Pairs(corpus.utterances, raw, counted, spec, extras, language, config.tokenizer, config.phones)
         score.metrics = compute_metrics(wanted, pairs)
     return score
 
 
+@collector_paused()
 def _rows(corpus: Corpus, counted: Counted, blocks: Sequence[str | None]) -> list[UtteranceScore]:
     parts = zip(
         corpus.utterances,
         blocks,
         counted.references,
         counted.hypotheses,
-        counted.words.tolist(),
-        counted.chars.tolist(),
+        _each(counted.words),
+        _each(counted.chars),
         strict=True,
     )
     return [
@@ -246,13 +249,20 @@ def _rows(corpus: Corpus, counted: Counted, blocks: Sequence[str | None]) -> lis
             utterance_id=utterance.utterance_id,
             reference=reference,
             hypothesis=hypothesis,
-            words=Counts(*words),
-            chars=Counts(*chars),
+            words=words,
+            chars=chars,
             speaker_id=utterance.speaker_id,
             block=block,
         )
         for utterance, block, reference, hypothesis, words, chars in parts
     ]
+
+
+def _each(counts: np.ndarray) -> Iterator[Counts]:
+    """The counts of each utterance, shape [utterances, 4]; equal ones are one object."""
+    known: dict[tuple[int, ...], Counts] = {}
+    for row in zip(*counts.T.tolist(), strict=True):
+        yield known.get(row) or known.setdefault(row, Counts(*row))
 
 
 def compare(a: Score, b: Score, confidence: ScoringConfig | None = None) -> Comparison:

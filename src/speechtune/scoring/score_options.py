@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from speechtune.core.errors import InputError
 from speechtune.scoring.calibration import CalibrationOptions
@@ -13,6 +13,7 @@ from speechtune.scoring.causes import CauseOptions
 from speechtune.scoring.config import ScoringConfig
 from speechtune.scoring.metrics import choose_metrics, registry
 from speechtune.scoring.normalisation.variants import read_variants
+from speechtune.scoring.phones_espeak import PhonesFrom
 from speechtune.scoring.terms import read_terms
 
 
@@ -30,6 +31,7 @@ class ScoreOptions:
     workers: int = 0
     seed: int = 0
     resample_by: str = "speaker_id"
+    phones: str = "spelling"
 
 
 def scoring_config(options: ScoreOptions) -> ScoringConfig:
@@ -41,6 +43,8 @@ def scoring_config(options: ScoreOptions) -> ScoringConfig:
     for name, value in (("seed", options.seed), ("resamples", options.resamples), ("workers", options.workers)):
         if value < 0:
             raise InputError(f"--{name} {value} is negative: give 0 or more")
+    if options.phones not in get_args(PhonesFrom):
+        raise InputError(f"--phones {options.phones} is unknown: use {' or '.join(get_args(PhonesFrom))}")
     words, variants = read_terms(options.terms) if options.terms else ([], {})
     return ScoringConfig(
         normaliser=options.normaliser,
@@ -52,6 +56,7 @@ def scoring_config(options: ScoreOptions) -> ScoringConfig:
         resamples=options.resamples,
         seed=options.seed,
         resample_by=options.resample_by,
+        phones=cast(PhonesFrom, options.phones),
         terms=words,
         term_variants=variants,
     )

@@ -148,6 +148,9 @@ class TrainingConfig(BaseModel):
         description="Dropout on the outputs of the attention and feed-forward blocks and on the embeddings; none: what "
         "the model brings (Whisper: 0). It is used in training only and is not written into the model.",
     )
+    attention_dropout: float | None = Field(
+        None, ge=0, lt=1, description="Dropout on the attention weights alone, in training only; none: as loaded."
+    )
     label_smoothing: float = Field(
         0.0,
         ge=0,

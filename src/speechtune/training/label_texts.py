@@ -25,13 +25,22 @@ def prepare_family(family: Family, recipes: Sequence[Recipe]) -> None:
     configure(family, recipes[0])
     texts = [text for recipe in recipes for text in label_texts(recipe.data)]
     family.prepare(recipes[0].model.ctc, texts, recipes[0].training.seed)
+    _second_vocabulary(family, recipes[0], texts)
 
 
 def prepare_next_stage(family: Family, recipe: Recipe, utterances: Iterable[Utterance]) -> None:
     """Prepare what an earlier stage kept: its vocabulary and head stay."""
     configure(family, recipe)
     kept = recipe.model.ctc.model_copy(update={"head": "keep"})
-    family.prepare(kept, _texts(utterances, recipe.data), recipe.training.seed)
+    texts = _texts(utterances, recipe.data)
+    family.prepare(kept, texts, recipe.training.seed)
+    _second_vocabulary(family, recipe, texts)
+
+
+def _second_vocabulary(family: Family, recipe: Recipe, texts: Sequence[str]) -> None:
+    wanted = recipe.training.objectives.second_ctc
+    if wanted.enabled and hasattr(family, "add_second_head"):
+        family.add_second_head(wanted.units, wanted.bpe_size, texts, recipe.training.seed)
 
 
 def configure(family: Family, recipe: Recipe) -> None:

@@ -18,13 +18,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from speechtune.core.errors import InputError, SpeechtuneError
+from speechtune.core.errors import InputError
 from speechtune.core.provenance import available_bytes
 from speechtune.models.adapters import count_parameters
 from speechtune.models.family import Example, Family
 from speechtune.training.batch_finder import elements_of
 from speechtune.training.data import BucketSampler, Collator, Pick, TrainingSet
 from speechtune.training.precision import check_master_weights
+from speechtune.training.preflight_checks import (
+    PreflightError,
+    check_audio,
+    check_blank,
+    check_generation,
+    check_loss_by_hand,
+    check_optimiser,
+    check_reach,
+    rates_note,
+    token_problem,
+)
 from speechtune.training.trainer import SpeechTrainer
 
 SAMPLE = 4
@@ -47,10 +58,6 @@ class Preflight:
         return asdict(self)
 
 
-class PreflightError(SpeechtuneError):
-    """A proof failed: training would not learn what the recipe says. Exit code 1."""
-
-
 def preflight(trainer: SpeechTrainer, run: Path) -> Preflight:
     """Run every check on what the trainer holds; model, gradients and random state are left as they were.
 
@@ -68,8 +75,9 @@ def preflight(trainer: SpeechTrainer, run: Path) -> Preflight:
         precision = "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32"
         result.checks["precision"] = check_master_weights(model, precision)
         result.checks["disk"] = check_disk(model, run, trainer.keep_newest)
-        result.checks["memory"] = check_memory(trainer, data, sampler)
+        _add(result, "rates", rates_note(trainer.plan, model is not data.family.model))
         result.checks["labels"] = check_labels(data)
+        _add(result, "blank", check_blank(data.family))
         shortest = np.argsort(sampler.durations_s, kind="stable")[:SAMPLE]
         window_s = float(max(sampler.durations_s[index] for index in shortest))
         picks = [Pick(int(index), window_s) for index in shortest]
@@ -79,11 +87,24 @@ def preflight(trainer: SpeechTrainer, run: Path) -> Preflight:
             result.checks["format"] = check_format(data, sampler)
             picks = sample_picks(sampler, SAMPLE)
         items = [data[pick] for pick in picks]
+        result.checks["audio"] = check_audio(items, [data.utterances[pick.index].utterance_id for pick in picks])
         with _deterministic(model):
+            result.checks["reach"] = check_reach(trainer, items)
+        result.checks["memory"] = check_memory(trainer, data, sampler)
+        with _deterministic(model):
+            _add(result, "by hand", check_loss_by_hand(trainer, items))
             result.checks["loss"] = check_split_invariance(trainer, items)
             result.checks["gradients"] = check_gradients(model)
+        _add(result, "optimiser", check_optimiser(trainer))
+        _add(result, "decoding", check_generation(trainer, items))
     result.seconds = round(time.monotonic() - start_s, 2)
     return result
+
+
+def _add(result: Preflight, name: str, found: str | None) -> None:
+    """Record a check that not every family or training has."""
+    if found is not None:
+        result.checks[name] = found
 
 
 def check_labels(data: TrainingSet) -> str:
@@ -112,6 +133,9 @@ def _label_problem(
     labels = batch["labels"][row].tolist()
     counted = [position for position, label in enumerate(labels) if label != -100]
     targets = [labels[position] for position in counted]
+    problem = token_problem(family, tokens, prompt_tokens)
+    if problem:
+        return problem
     if targets != tokens[prompt_tokens:]:
         return "the positions that are learnt are not exactly the text and its end token"
     if " ".join(family.text(targets).split()) != " ".join(family.written(text).split()):

@@ -15,6 +15,7 @@ from speechtune.core.progress import Bar, note, set_quiet
 from speechtune.core.provenance import provenance
 from speechtune.corpus.table import Corpus
 from speechtune.models.adapters import describe_adapter, save_trained
+from speechtune.models.attention_dropout import set_attention_dropout
 from speechtune.models.config import Context
 from speechtune.models.family import Family, load_family
 from speechtune.models.obtaining import resolve_model
@@ -254,6 +255,8 @@ def _fit(
     set_seed(config.seed)
     _spec_augment(recipe, family)
     family.regularise(config.dropout, config.label_smoothing)
+    if config.attention_dropout is not None:
+        set_attention_dropout(family.model, config.attention_dropout)
     if config.liger:
         apply_liger(family)
     if data.format is not None:

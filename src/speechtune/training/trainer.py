@@ -23,6 +23,7 @@ from speechtune.training.optimisers import build_optimiser
 from speechtune.training.parameter_groups import ParameterPlan
 from speechtune.training.precision import precision_of, prepare_compilation
 from speechtune.training.processes import main_computes, wait_for_all, world_size
+from speechtune.training.schedules import schedule_of
 from speechtune.training.sharding import sharding_options, switch_on_without_gpu
 from speechtune.training.steps import StepCollator, StepSampler, StepSet
 
@@ -98,7 +99,7 @@ class SpeechTrainer(Trainer):
             return super().create_scheduler(num_training_steps, optimizer)
         stepped = optimizer or self.optimizer
         assert stepped is not None
-        schedule = torch.optim.lr_scheduler.LambdaLR(stepped, self.rate)
+        schedule = schedule_of(stepped, self.rate)
         self.lr_scheduler = schedule
         self._created_lr_scheduler = True
         return schedule

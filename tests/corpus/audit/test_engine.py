@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ import soundfile
 from noise_corpus import write_noise
 
 from speechtune.core.errors import InputError
+from speechtune.corpus import duplicates, fingerprint_pairs
 from speechtune.corpus.audit import engine
 from speechtune.corpus.audit.cache import MeasureCache
 from speechtune.corpus.audit.engine import AuditResult, audit
@@ -156,6 +159,27 @@ def test_a_foreign_cache_file_is_refused(noise_corpus: Path, tmp_path: Path) -> 
     (tmp_path / "a" / engine.CACHE).write_text("not a database " * 99)
     with pytest.raises(InputError, match="delete it"):
         audit(noise_corpus, tmp_path / "a", workers=1)
+
+
+class FullDisk:
+    """Stands in for the module ``tempfile``."""
+
+    @staticmethod
+    def TemporaryFile(dir: Path | None = None) -> None:  # noqa: N802 - the names of the standard library
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("module", [duplicates, fingerprint_pairs])
+def test_a_full_disk_while_searching_copies_is_one_sentence_and_what_was_measured_is_kept(
+    noise_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "tempfile", FullDisk)
+        with pytest.raises(InputError, match="the disk is full"):
+            audit(noise_corpus, tmp_path / "a", workers=1)
+    assert not list((tmp_path / "a").glob(".draft-*"))
+    result = audit(noise_corpus, tmp_path / "a", workers=1)
+    assert (result.measured, result.known) == (0, result.summary["corpus"]["utterances"])
 
 
 def test_memory_holds_a_few_pieces_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

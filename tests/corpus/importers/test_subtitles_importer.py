@@ -124,6 +124,7 @@ def test_faults(tmp_path: Path, make_audio: Any) -> None:
     ("lines", "text", "reasons"),
     [
         (["- Hello there."], "Hello there.", []),
+        (["-5 degrees"], "-5 degrees", []),
         ([">> NEWS: hello"], "hello", []),
         (["\u266a sing with me"], "sing with me", ["music"]),
         (["Well [coughs] yes"], "Well yes", []),

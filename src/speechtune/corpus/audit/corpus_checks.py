@@ -44,9 +44,10 @@ def _count(db: Database, rows: str) -> int:
     return int(db.value(f"SELECT count(*) FROM audit WHERE {rows}"))
 
 
-def _list(values: list[str], most: int = 5) -> str:
-    more = f" and {len(values) - most} more" if len(values) > most else ""
-    return ", ".join(values[:most]) + more
+def _list(values: list[str], count: int | None = None, most: int = 5) -> str:
+    """The first values, and how many more there are of ``count`` (default: all that are given)."""
+    rest = (len(values) if count is None else count) - most
+    return ", ".join(values[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _twice(db: Database, policy: Policy) -> list[Finding]:
@@ -59,7 +60,7 @@ def _twice(db: Database, policy: Policy) -> list[Finding]:
 def _orphans(db: Database, policy: Policy) -> list[Finding]:
     names = [str(row[0]) for row in db.rows("SELECT file_name FROM orphans ORDER BY 1 LIMIT 5")]
     count = int(db.value("SELECT count(*) FROM orphans"))
-    return [Finding(severity="warning", sentence=f"{count} recordings have no row: {_list(names)}.", count=count,
+    return [Finding(severity="warning", sentence=f"{count} recordings have no row: {_list(names, count)}.", count=count,
                     unit="files")] if count else []  # fmt: skip
 
 
@@ -71,12 +72,13 @@ def _shared(column: str, severity: Severity, noun: str) -> Callable[[Database, P
             f"SELECT {column} FROM audit WHERE {column} IS NOT NULL AND split IS NOT NULL "
             f"GROUP BY 1 HAVING count(DISTINCT split) > 1"
         )
-        names = [str(row[0]) for row in db.rows(f"{shared} ORDER BY 1")]
-        if not names:
+        count = int(db.value(f"SELECT count(*) FROM ({shared})"))
+        if not count:
             return []
+        names = [str(row[0]) for row in db.rows(f"{shared} ORDER BY 1 LIMIT 5")]
         rows = f"{EVALUATION} AND {column} IN ({shared})"
-        sentence = f"{len(names)} {noun} are in more than one split: {_list(names)}."
-        return [Finding(severity=severity, sentence=sentence, count=len(names), unit=noun, rows=rows)]
+        sentence = f"{count} {noun} are in more than one split: {_list(names, count)}."
+        return [Finding(severity=severity, sentence=sentence, count=count, unit=noun, rows=rows)]
 
     return find
 

@@ -6,6 +6,7 @@ come out the same on every run.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from speechtune.core.errors import InputError, explain_write_errors, missing_extra
 
-MEMORY = "384MB"
+MEMORY = "128MB"
 ROW_GROUP_ROWS = 16_384
 
 
@@ -47,8 +48,9 @@ class Database:
             "temp_directory": str(scratch / "spill"),
         }
         # On disk: a table in a memory database counts against the limit and is compressed less.
-        self._db = duckdb.connect(str(scratch / "work.duckdb"), config=settings)
-        self._db.execute("SET enable_progress_bar = false")
+        with self._explained():
+            self._db = duckdb.connect(str(scratch / "work.duckdb"), config=settings)
+            self._db.execute("SET enable_progress_bar = false")
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> Any:
         """Execute one statement.
@@ -57,9 +59,15 @@ class Database:
             InputError: the disk is full.
             KeyboardInterrupt: the process was interrupted during the query.
         """
+        with self._explained():
+            return self._db.execute(sql, list(values)) if values else self._db.execute(sql)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What DuckDB raises, in this program's words; a query may also fail while its rows are fetched."""
         try:
             with explain_write_errors(self.scratch):
-                return self._db.execute(sql, list(values)) if values else self._db.execute(sql)
+                yield
         except self._error as error:
             if "No space left" in str(error) or "could not write" in str(error).lower():
                 raise InputError(
@@ -74,13 +82,18 @@ class Database:
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """All rows of a query (for results that are small)."""
-        found: list[tuple[Any, ...]] = self.run(sql).fetchall()
+        with self._explained():
+            found: list[tuple[Any, ...]] = self._db.execute(sql).fetchall()
         return found
 
     def stream(self, sql: str, at_once: int = 10_000) -> Iterator[tuple[Any, ...]]:
         """The rows of a query, some at a time."""
         cursor = self.run(sql)
-        while some := cursor.fetchmany(at_once):
+        while True:
+            with self._explained():
+                some = cursor.fetchmany(at_once)
+            if not some:
+                return
             yield from some
 
     def one(self, sql: str) -> tuple[Any, ...]:
@@ -93,9 +106,29 @@ class Database:
 
     def dicts(self, sql: str) -> list[dict[str, Any]]:
         """All rows of a query with the names of its columns."""
-        cursor = self.run(sql)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        with self._explained():
+            cursor = self._db.execute(sql)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def arrow(self, sql: str) -> Any:
+        """All rows of a query as an Arrow table (for results that are small)."""
+        with self._explained():
+            return self._db.sql(sql).to_arrow_table()
+
+    def write_parquet(self, path: Path, parts: Iterable[Any]) -> None:
+        """Arrow tables as the row groups of one Parquet file.
+
+        Raises:
+            InputError: the disk is full.
+        """
+        pyarrow = _pyarrow()
+        rest = iter(parts)
+        first = next(rest)
+        with explain_write_errors(path), pyarrow.parquet.ParquetWriter(path, first.schema, compression="zstd") as file:
+            file.write_table(first)
+            for part in rest:
+                file.write_table(part)
 
     def fill(self, table: str, columns: str, rows: Iterable[Sequence[Any]]) -> None:
         """Make a table of rows, through Arrow (DuckDB's own row-wise insertion is a hundred times slower)."""
@@ -118,8 +151,9 @@ class Database:
             self._db.unregister("incoming")
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._db.close()
+        """Let go of the files; what cannot be written to them any more is not missed."""
+        with contextlib.suppress(self._error):
+            self._db.close()
 
 
 @functools.cache

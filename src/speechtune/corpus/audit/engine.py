@@ -237,12 +237,20 @@ def _collect(results: Iterator[Measured], cache: MeasureCache, bar: Bar) -> Iter
 
 
 def _recordings(root: Path, out: Path) -> Iterator[str]:
-    """Every recording below the corpus, by its path in it."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = sorted(name for name in folders if Path(folder, name).resolve() != out.resolve())
-        for name in names:
-            if Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield Path(folder, name).relative_to(root).as_posix()
+    """Every recording below the corpus, by its path in it; a directory may hold more names than fit into memory."""
+    waiting = [root]
+    while waiting:
+        try:
+            listing = os.scandir(waiting.pop())
+        except OSError:  # a directory that may not be looked into holds nothing that the table could miss
+            continue
+        with listing as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if Path(entry.path).resolve() != out.resolve():
+                        waiting.append(Path(entry.path))
+                elif Path(entry.name).suffix.lower() in AUDIO_SUFFIXES:
+                    yield Path(entry.path).relative_to(root).as_posix()
 
 
 def _publish(table: Path, out: Path, summary: dict[str, Any], run: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def spoken_text(lines: list[str]) -> tuple[str, list[str]]:
     text = re.sub(r"[♪♫♬♩]", " ", joined)
     text = re.sub(r"\[[^\]]*\]|\([^)]*\)|\uff08[^\uff09]*\uff09|【[^】]*】|(?<!\w)\*[^*]+\*", " ", text)
     text = re.sub(r"(^|\s)(?:[-\u2013\u2014]\s*)?(?:>>+\s*)+", r"\1", text)
-    text = re.sub(r"^\s*[-\u2013\u2014]\s*|(?<=[.?!…])\s+[-\u2013\u2014]\s+", " ", text)
+    text = re.sub(r"^\s*[-\u2013\u2014](?!\d)\s*|(?<=[.?!…])\s+[-\u2013\u2014]\s+", " ", text)
     text = re.sub(r"^\s*[A-ZÀ-Þ][A-ZÀ-Þ0-9 .'-]*[A-ZÀ-Þ0-9]:\s+", "", text)
     text = re.sub(r"\s+", " ", text).strip()
     if not re.search(r"\w", text):

@@ -18,7 +18,7 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ _ENGINE_RATE_HZ = 22050
 _AUDIO_OUTPUT_SYNCHRONOUS = 2
 _PHONEME_EVENTS, _DO_NOT_EXIT = 0x0001, 0x8000
 _CHARS_UTF8, _PHONEMES = 0x0001, 0x0100
+_IPA = 0x0002
 _RATE, _VOLUME, _PITCH, _RANGE = 1, 2, 3, 4
 _EVENT_END, _EVENT_PHONEME = 0, 7
 _VOLUME_WITHOUT_CLIPPING = 70  # at the default 100 several voices reach full scale inside the engine
@@ -180,6 +181,25 @@ def engine_version() -> str:
     with _LOCK, _engine() as library:
         library.espeak_Info.restype = ctypes.c_char_p
         return f"espeak-ng {library.espeak_Info(None).decode()}"
+
+
+def ipa_of(texts: Iterable[str], voice_name: str) -> list[str]:
+    """How espeak-ng reads each text, in the International Phonetic Alphabet, stress and length marks included.
+
+    Raises:
+        InputError: espeakng-loader is not installed, or the voice is unknown.
+    """
+    with _LOCK, _engine() as library:
+        library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        library.espeak_TextToPhonemes.argtypes = (ctypes.POINTER(ctypes.c_char_p), ctypes.c_int, ctypes.c_int)
+        _select_voice(library, voice_name)
+        read = []
+        for text in texts:
+            rest, parts = ctypes.c_char_p(text.encode()), []
+            while rest.value:  # one clause a call; the pointer moves on and is null at the end
+                parts.append(library.espeak_TextToPhonemes(ctypes.byref(rest), _CHARS_UTF8, _IPA) or b"")
+            read.append(" ".join(part.decode("utf-8", "replace").strip() for part in parts))
+        return read
 
 
 def _with_pronunciations(text: str, pronunciations: Mapping[str, str]) -> str:

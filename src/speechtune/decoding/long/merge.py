@@ -22,6 +22,10 @@ from speechtune.corpus.text_keys import text_key
 
 _LEAST_SHARED = 0.2
 """Of the time of two words together (intersection over union): below it they are not the same word."""
+_TOUCH = 0.1
+"""Words that share more of the shorter one's time are at the same time: neighbours' times overlap a little."""
+_NEAR_S = 0.5
+"""So near a word with the same letters may be the same one, heard with another time."""
 _EDGE_S = 0.25
 """So near to the edge of a window a word may be one that it cuts."""
 
@@ -61,12 +65,26 @@ def merge_two(left: Sequence[TimedWord], right: Sequence[TimedWord], start_s: fl
         first, second = min(
             pairs, key=lambda pair: abs(_middle_s(left[begin + pair[0]]) + _middle_s(right[pair[1]]) - 2 * middle_s)
         )
-        return [*left[: begin + first + 1], *right[second + 1 :]]
-    # No word was heard by both: each window keeps what is on its side.
-    return [
-        *(word for word in left if _middle_s(word) < middle_s),
-        *(word for word in right if _middle_s(word) >= middle_s),
+        kept_left, kept_right = list(left[: begin + first + 1]), list(right[second + 1 :])
+    else:  # no word was heard by both: each window keeps what is on its side
+        kept_left = [word for word in left if _middle_s(word) < middle_s]
+        kept_right = [word for word in right if _middle_s(word) >= middle_s]
+    # What only one of them heard, where the other says nothing, stays; a word that the window's edge cuts does not.
+    kept = [*kept_left, *kept_right]
+    alone = [
+        *(word for word in left if word not in kept and word.end_s <= end_s - edge_s),
+        *(word for word in right if word not in kept and word.start_s >= start_s + edge_s),
     ]
+    rescued = [word for word in alone if not any(_in_the_way(word, other) for other in kept)]
+    return sorted(kept + rescued, key=_middle_s) if rescued else kept
+
+
+def _in_the_way(word: TimedWord, other: TimedWord) -> bool:
+    """Whether ``other`` is at the time of ``word``, or is the same word nearby."""
+    common_s = min(word.end_s, other.end_s) - max(word.start_s, other.start_s)
+    if common_s > _TOUCH * min(word.end_s - word.start_s, other.end_s - other.start_s):
+        return True
+    return common_s > -_NEAR_S and _key(word.text) == _key(other.text)
 
 
 def same_words(left: Sequence[TimedWord], right: Sequence[TimedWord]) -> list[tuple[int, int]]:

@@ -10,18 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from speechtune.audio.io import SAMPLE_RATE_HZ, Samples
+from speechtune.audio.io import SAMPLE_RATE_HZ, Samples, load_audio
 from speechtune.core.errors import InputError
 from speechtune.core.progress import track
-from speechtune.corpus.segmentation.cuts import Span
+from speechtune.corpus.segmentation.cuts import Span, TimedWord
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.batched import transcribe, transcribe_corpus
 from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.guards import active_guard
+from speechtune.decoding.long.holes import Again, fill_holes
 from speechtune.decoding.long.merge import Heard, merge_windows
-from speechtune.decoding.long.pieces import PiecePlan, plan_chunks, plan_pieces, samples_of, scan
+from speechtune.decoding.long.pieces import PiecePlan, Scan, plan_chunks, plan_pieces, samples_of, scan
 from speechtune.decoding.long.recording import Recording
 from speechtune.decoding.long.sequential import Segment, walk, whisper_decoder
+from speechtune.decoding.long.skipped import parts_of, say_more
 from speechtune.decoding.long.timing import WordTimer, is_single_whisper, word_rows
+from speechtune.decoding.searching import Searcher
 from speechtune.decoding.transcript import Transcript
 from speechtune.models.family import Family
 
@@ -44,25 +48,35 @@ def transcribe_all(family: Family, corpus: Corpus, config: DecodingConfig) -> li
     limit_s = family.limits.max_audio_s
     long = [one for one in corpus.utterances if one.duration_s > limit_s]
     if not long:
-        return transcribe_corpus(family, corpus, config)
+        return _with_words(family, corpus, transcribe_corpus(family, corpus, config), config)
     recordings = {one.utterance_id: Recording.of(corpus.path_of(one), one) for one in long}
     if config.long == "sequential":
         found = {name: _sequential(family, name, one, config) for name, one in recordings.items()}
         short = corpus.subset(lambda one: one.utterance_id not in recordings)
         if short.utterances:
-            found |= {one.utterance_id: one for one in transcribe_corpus(family, short, config)}
+            said = _with_words(family, short, transcribe_corpus(family, short, config), config)
+            found |= {one.utterance_id: one for one in said}
         return [found[one.utterance_id] for one in corpus.utterances]
-    spans = {
-        name: _vad_spans(family, one, config) if config.long == "vad" else _chunk_spans(family, one, config)
-        for name, one in recordings.items()
-    }
+    scans: dict[str, Scan] = {}
+    if config.long == "vad":
+        scans = {name: scan(one, title=f"listen to {one.path.name}") for name, one in recordings.items()}
+        plan = _plan(family, config)
+        spans = {name: plan_pieces(scans[name], one.length, plan) for name, one in recordings.items()}
+    else:
+        spans = {name: _chunk_spans(family, one, config) for name, one in recordings.items()}
     pieces = _Pieces(corpus, recordings, spans)
     transcripts = transcribe(family, pieces.utterances, pieces.load, config)
     by_owner: dict[str, list[tuple[Span, Transcript]]] = {one.utterance_id: [] for one in corpus.utterances}
     for (owner, span), transcript in zip(pieces.owners, transcripts, strict=True):
         by_owner[owner].append((span, transcript))
+    if scans:
+        _decode_skipped(family, corpus, recordings, by_owner, scans, config)
     timer = WordTimer(family, config.context) if config.long == "chunks" or config.long_form.words else None
-    join = partial(_join_chunks, again=_with_timestamps(family, config)) if config.long == "chunks" else _join_pieces
+    join: Any = _join_pieces
+    if config.long == "chunks":
+        assert timer is not None
+        fill = _fill_of(family, config, timer)
+        join = partial(_join_chunks, again=_with_timestamps(family, config), fill=fill)
     results = []
     for utterance in track(corpus.utterances, "join"):
         parts = by_owner[utterance.utterance_id]
@@ -71,7 +85,23 @@ def transcribe_all(family: Family, corpus: Corpus, config: DecodingConfig) -> li
             results.append(replace(parts[0][1], utterance_id=utterance.utterance_id))
         else:
             results.append(join(utterance.utterance_id, recording, parts, timer))
-    return results
+    return _with_words(family, corpus, results, config)
+
+
+def _with_words(
+    family: Family, corpus: Corpus, transcripts: list[Transcript], config: DecodingConfig
+) -> list[Transcript]:
+    """With ``long_form.words``, short recordings have one segment with the times of their words."""
+    if not config.long_form.words:
+        return transcripts
+    timer = WordTimer(family, config.context)
+    for utterance, one in zip(corpus, track(transcripts, "word times"), strict=True):
+        if one.segments or not one.text or utterance.duration_s > family.limits.max_audio_s:
+            continue
+        waveform = load_audio(corpus.path_of(utterance), utterance.start_s, utterance.end_s)
+        segment = _segment(0.0, len(waveform) / SAMPLE_RATE_HZ, one)
+        one.segments = [{**segment, "words": word_rows(timer.times(waveform, one.text))}]
+    return transcripts
 
 
 class _Pieces:
@@ -106,8 +136,6 @@ class _Pieces:
         owner, span = self.owners[self._place[utterance.utterance_id]]
         if owner in self.recordings:
             return samples_of(self.recordings[owner], span)
-        from speechtune.audio.io import load_audio
-
         return load_audio(self.corpus.path_of(utterance), utterance.start_s, utterance.end_s)
 
 
@@ -115,17 +143,56 @@ def _seconds(span: Span) -> float:
     return (span[1] - span[0]) / SAMPLE_RATE_HZ
 
 
-def _vad_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:
+def vad_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:
+    """The pieces that ``decoding.long: vad`` decodes, in samples.
+
+    Raises:
+        AudioError: the file cannot be read.
+        InputError: the detector's package is not installed.
+    """
+    return plan_pieces(scan(recording), recording.length, _plan(family, config))
+
+
+def _plan(family: Family, config: DecodingConfig) -> PiecePlan:
     window_s = family.limits.max_audio_s
     long_form = config.long_form
     default_s = max(window_s - 2.0, window_s / 2) if config.context == "full" else 15.0
-    plan = PiecePlan(
+    return PiecePlan(
         target_s=min(long_form.piece_s or default_s, window_s),
         longest_s=min(window_s, _LONGEST_CHUNK_S),
         max_pause_s=long_form.max_pause_s,
         margin_s=long_form.margin_s,
     )
-    return plan_pieces(scan(recording, title=f"listen to {recording.path.name}"), recording.length, plan)
+
+
+def _decode_skipped(
+    family: Family,
+    corpus: Corpus,
+    recordings: dict[str, Recording],
+    by_owner: dict[str, list[tuple[Span, Transcript]]],
+    scans: dict[str, Scan],
+    config: DecodingConfig,
+) -> None:
+    """Pieces whose text is too short for their speech are replaced by their parts, where these say more."""
+    plan = _plan(family, config)
+    again = {name: parts_of(by_owner[name], found, plan) for name, found in scans.items()}
+    spans = {name: [span for parts in own for span in parts] for name, own in again.items()}
+    if not any(spans.values()):
+        return
+    whole = [one for one in corpus if one.utterance_id in recordings]
+    pieces = _Pieces(Corpus(corpus.root, whole), recordings, spans)
+    found = iter(transcribe(family, pieces.utterances, pieces.load, config, "decode in parts"))
+    for name in (one.utterance_id for one in whole):
+        result: list[tuple[Span, Transcript]] = []
+        for place, (span, before) in enumerate(by_owner[name]):
+            parts = [next(found) for _ in again[name][place]]
+            if say_more(before, parts, again[name][place], config.fallback):
+                for one in parts:
+                    one.flags = [*one.flags, "stopped-early"]
+                result += zip(again[name][place], parts, strict=True)
+            else:
+                result.append((span, before))
+        by_owner[name] = result
 
 
 def _chunk_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:
@@ -161,8 +228,12 @@ def _join_chunks(
     parts: Sequence[tuple[Span, Transcript]],
     timer: WordTimer | None,
     again: Callable[[Samples], str] | None = None,
+    fill: Again | None = None,
 ) -> Transcript:
-    """The merged words, divided into segments at pauses; ``again`` decodes chunks whose text ends long before them."""
+    """The merged words, divided into segments at pauses.
+
+    ``again`` decodes chunks whose text ends long before them, ``fill`` stretches that a chunk's text passes over.
+    """
     assert timer is not None
     windows = []
     for span, one in parts:
@@ -174,6 +245,9 @@ def _join_chunks(
             if len(other.split()) > len(words):
                 one.text, one.flags = other, [*one.flags, "stopped-early"]
                 words = timer.times(waveform, other)
+        if fill is not None:
+            words, added = fill_holes(words, waveform, fill)
+            one.flags = [*one.flags, "hole-filled"] if added else one.flags
         placed = [replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in words]
         windows.append(Heard(start_s, span[1] / SAMPLE_RATE_HZ, placed))
     segments: list[dict[str, Any]] = []
@@ -187,6 +261,22 @@ def _join_chunks(
     if group:
         segments.append(_of_words(group))
     return _whole(name, segments, [one for _, one in parts])
+
+
+def _fill_of(family: Family, config: DecodingConfig, timer: WordTimer) -> Again:
+    """Decodes a stretch as everything else is; a text as unlikely as Whisper's fallback refuses is not believed."""
+    searcher, guard = Searcher(family, config), active_guard(family, config)
+    least = config.fallback.log_prob
+
+    def words(waveform: Samples) -> Sequence[TimedWord]:
+        n_frames = family.context_frames(len(waveform) / SAMPLE_RATE_HZ + config.margin_s, config.context)
+        found = searcher.transcripts(["hole"], [waveform], n_frames)
+        (one,) = found if guard is None else guard.watch(found, [waveform], n_frames)
+        if least is not None and one.log_prob is not None and one.log_prob < least:
+            return []
+        return timer.times(waveform, one.text)
+
+    return words
 
 
 def _with_timestamps(family: Family, config: DecodingConfig) -> Callable[[Samples], str] | None:

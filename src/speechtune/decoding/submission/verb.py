@@ -80,19 +80,24 @@ def _rehearse(opened: OpenedModel, options: SubmitOptions, corpus: Corpus | None
         key = options.settings.text_key
         window_s = opened.family.limits.max_audio_s
         sample = write_sample(Path(folder) / "data", corpus, options.clips, options.seed, key, window_s)
-        source = _source_texts(opened, sample)
+        source = _source_texts(opened, sample, options.settings)
         note(f"rehearsing on {len(sample.waveforms)} clips in a process of its own, without network")
         return rehearse(options.out, sample, options.limits, key, source)
 
 
-def _source_texts(opened: OpenedModel, sample: Sample) -> dict[str, str]:
-    """What the model says of the sample in speechtune itself."""
+def _source_texts(opened: OpenedModel, sample: Sample, settings: PackageSettings) -> dict[str, str]:
+    """What the model says of the sample in speechtune itself, in batches as large as the package's."""
+    sizes = {"batch_size": settings.batch_size, "batch_seconds": settings.batch_seconds}
     utterances = [
         Utterance(utterance_id=name, file_name=name, text="", duration_s=len(waveform) / 16_000)
         for name, waveform in sample.waveforms.items()
     ]
     said = transcribe(
-        opened.family, utterances, lambda one: sample.waveforms[one.utterance_id], opened.decoding, "compare"
+        opened.family,
+        utterances,
+        lambda one: sample.waveforms[one.utterance_id],
+        opened.decoding.model_copy(update=sizes),
+        "compare",
     )
     return {one.utterance_id: one.text for one in said}
 

@@ -26,7 +26,7 @@ def ivrit_leaderboard() -> Normaliser:
         *basic.rules,
     )
     about = "ivrit.ai's leaderboard: niqqud and straight quotes go, then whisper-basic"
-    return Normaliser("ivrit-leaderboard", about, rules, lambda text: basic(text.translate(gone)))
+    return Normaliser("ivrit-leaderboard", about, rules, lambda text: basic.pieces(text.translate(gone)))
 
 
 def _deleting(characters: str) -> Callable[[str], str]:

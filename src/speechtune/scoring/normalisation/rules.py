@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,7 +55,8 @@ class Normaliser:
         name: what it is called on the command line.
         about: what it is for, in a sentence.
         rules: applied in order.
-        fast: the same result as all rules in order with single spaces, computed faster; ``None``: apply the rules.
+        fast: the same result as all rules in order with single spaces, computed faster, in pieces of no, one or more
+            words; ``None``: apply the rules.
         characters_are_words: white space in the result separates characters (Chinese, Japanese), so that spaces are
             no characters of the text.
     """
@@ -63,16 +64,20 @@ class Normaliser:
     name: str
     about: str
     rules: tuple[Rule, ...]
-    fast: Callable[[str], str] | None = None
+    fast: Callable[[str], Sequence[str]] | None = None
     characters_are_words: bool = False
 
     def __call__(self, text: str) -> str:
         """The normalised form of a raw text."""
+        return single_spaces(" ".join(self.pieces(text)))
+
+    def pieces(self, text: str) -> Sequence[str]:
+        """The normalised form of a raw text in pieces, each of which holds no, one or more words."""
         if self.fast is not None:
             return self.fast(text)
         for rule in self.rules:
             text = rule.apply(text)
-        return " ".join(text.split())
+        return text.split()
 
     def explain(self, text: str) -> list[Step]:
         """The steps from the raw text to its normalised form, those that change nothing included."""
@@ -85,12 +90,12 @@ class Normaliser:
 
     def plus(self, rule: Rule, name: str) -> Normaliser:
         """The same pipeline with one more rule at its end, which sees text with single spaces."""
-        rules, fast = (*self.rules, WHITE_SPACE, rule), self.fast
+        rules, inner = (*self.rules, WHITE_SPACE, rule), self
 
-        def both(text: str) -> str:
-            return rule.apply(fast(text)) if fast is not None else ""
+        def both(text: str) -> list[str]:
+            return rule.apply(inner(text)).split()
 
-        return Normaliser(name, self.about, rules, both if fast else None, self.characters_are_words)
+        return Normaliser(name, self.about, rules, both if self.fast else None, self.characters_are_words)
 
 
 WHITE_SPACE = Rule("white-space", "runs of white space become one space", lambda text: " ".join(text.split()))
@@ -189,7 +194,7 @@ class _Remembered(dict[str, str]):
         return result
 
 
-def by_word(word: Callable[[str], str]) -> Callable[[str], str]:
+def by_word(word: Callable[[str], str]) -> Callable[[str], list[str]]:
     """A function over a text that applies ``word`` to each of its words and remembers the answers."""
     known = _Remembered(word)
-    return lambda text: single_spaces(" ".join(map(known.__getitem__, text.split())))
+    return lambda text: list(map(known.__getitem__, text.split()))

@@ -3,8 +3,9 @@
 Results equal those of ``transformers.models.whisper.english_normalizer`` up to white space at the ends (see the tests).
 Nearly every English rule looks at one word at a time, so the result of each distinct word is computed once; the rest
 (numbers over several words, "'s been", text in brackets, an apostrophe after a space) is looked for in each text, and a
-text that holds it takes the full road. The spelling map is the one in the package ``whisper-normalizer`` (MIT), whose
-own English rules differ from OpenAI's ("kinda", "sorta", "dunno", "cause") and are not used.
+text that holds it takes the full road; of numbers, each distinct run of number words is read once. The spelling map is
+the one in the package ``whisper-normalizer`` (MIT), whose own English rules differ from OpenAI's ("kinda", "sorta",
+"dunno", "cause") and are not used.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from speechtune.scoring.normalisation.rules import (
     remove_brackets,
     remove_parentheses,
     replace_characters,
-    single_spaces,
 )
 
-_MAX_CACHED_WORDS = 400_000
+_MAX_CACHED_WORDS, _MAX_CACHED_RUNS = 400_000, 50_000
+_NEIGHBOUR = "x"
 
 _FILLERS = re.compile(r"\b(hmm|mm|mhm|mmm|uh|um)\b")
 _SPACE_APOSTROPHE = re.compile(r"\s+'")
@@ -78,7 +79,8 @@ _EXTRA_LETTERS = {
     **{"œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "æ": "ae", "Æ": "AE", "ß": "ss", "ẞ": "SS", "đ": "d"},
     **{"Đ": "D", "ð": "d", "Ð": "D", "þ": "th", "Þ": "th", "ł": "l", "Ł": "L"},
 }
-_ACROSS_WORDS = re.compile(r"\s'|'(?:[ds] (?:been|gone)|d done|s got)\b")
+_ACROSS_WORDS = re.compile(r"'(?:[ds] (?:been|gone)|d done|s got)\b")
+_BEFORE_PARTICIPLES = ("'d", "'s")
 _NEEDS_NUMBERS = re.compile(r"[\d.%$¢€£]")
 
 
@@ -150,63 +152,104 @@ _ENGLISH_RULES = (LOWER, BRACKETS, PARENTHESES, *_WORD_RULES, *_LAST_RULES)
 class _Words(dict[str, str]):
     """The result of each word, found out when it is first asked for.
 
-    ``numbers`` are words for which the number rules have to see the whole text; ``apart`` are words for which all rules
-    have to: of "um's" an apostrophe is left, which joins the word before.
+    ``social`` are the words whose result depends on those beside them, and each is in one of the other sets too:
+    ``numbers`` are number words; for ``symbols`` the last rules have to see the whole text (digits, per cent,
+    currencies, half); for ``apart`` all rules have to (an apostrophe at its beginning, or what is left of "um's", joins
+    the word before), and for ``short`` ("it's") where a participle follows.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.numbers: set[str] = set()
+        self.symbols: set[str] = set()
         self.apart: set[str] = set()
+        self.short: set[str] = set()
+        self.social: set[str] = set()
 
     def __missing__(self, word: str) -> str:
         if len(self) >= _MAX_CACHED_WORDS:
             self.clear()
-        if _FILLERS.sub("", word)[:1] == "'" != word[:1]:
-            self.apart.add(word)
-            result = word
+        if _FILLERS.sub("", word)[:1] == "'":
+            result, kinds = word, [self.apart]
         else:
-            result, numeric = _one_word(word)
-            if numeric:
-                self.numbers.add(word)
+            result, kinds = self._alone(word)
+        for kind in kinds:
+            kind.add(word)
+            self.social.add(word)
         self[word] = result
+        return result
+
+    def _alone(self, word: str) -> tuple[str, list[set[str]]]:
+        """The result of a word by itself, and the sets that it belongs to."""
+        text = word
+        for rule in _WORD_RULES:
+            text = rule.apply(text)
+        parts = text.split()
+        kinds = [self.short] if word.endswith(_BEFORE_PARTICIPLES) else []
+        if "half" in parts or _NEEDS_NUMBERS.search(text):
+            return " ".join(parts), [*kinds, self.symbols]
+        if any(part in WORDS and part not in INERT for part in parts):
+            return " ".join(parts), [*kinds, self.numbers]
+        return _spellings(text), kinds
+
+
+class _Runs(dict[str, str]):
+    """The result of each run of number words; a space at either end says that another word stands there."""
+
+    def __missing__(self, run: str) -> str:
+        if len(self) >= _MAX_CACHED_RUNS:
+            self.clear()
+        # What stands beside a run is looked at by the last rules only as being no number word and no symbol.
+        before, after = _NEIGHBOUR * run.startswith(" "), _NEIGHBOUR * run.endswith(" ")
+        text = _last_rules(f"{before}{run}{after}")
+        self[run] = result = text.removeprefix(before).removesuffix(after).strip()
         return result
 
 
 class FastEnglish:
-    """The English rules with the words' results remembered; a callable ``str -> str``."""
+    """The English rules with the results of words and of runs of number words remembered."""
 
     def __init__(self) -> None:
         self._words = _Words()
+        self._runs = _Runs()
 
-    def __call__(self, text: str) -> str:
-        """What the rules in order make of a raw text, with single spaces."""
+    def __call__(self, text: str) -> list[str]:
+        """What the rules in order make of a raw text, in pieces of no, one or more words."""
         text = text.lower()
         if "<" in text or "[" in text or "(" in text:
             text = remove_parentheses(remove_brackets(text))
-        if "'" in text and _ACROSS_WORDS.search(text):
-            return _in_order(text)
         words, known = text.split(), self._words
-        joined = " ".join(map(known.__getitem__, words))
-        if known.apart and not known.apart.isdisjoint(words):
+        pieces = list(map(known.__getitem__, words))
+        if known.social.isdisjoint(words):
+            return pieces
+        if not known.apart.isdisjoint(words):
             return _in_order(text)
-        return single_spaces(joined) if known.numbers.isdisjoint(words) else _last_rules(joined)
+        if not known.short.isdisjoint(words) and _ACROSS_WORDS.search(text):
+            return _in_order(text)
+        if not known.symbols.isdisjoint(words):
+            return _last_rules(" ".join(pieces)).split()
+        return pieces if known.numbers.isdisjoint(words) else self._with_numbers(" ".join(pieces).split())
+
+    def _with_numbers(self, words: list[str]) -> list[str]:
+        pieces: list[str] = []
+        run: list[str] = []
+        for word in words:
+            if word in WORDS:
+                run.append(word)
+                continue
+            if run:
+                pieces.append(self._runs[f"{' ' * bool(pieces)}{' '.join(run)} "])
+                run = []
+            pieces.append(word)
+        if run:
+            pieces.append(self._runs[f"{' ' * bool(pieces)}{' '.join(run)}"])
+        return pieces
 
 
-def _one_word(word: str) -> tuple[str, bool]:
-    """The result of a word, and whether the rules over several words have to see the text that it stands in."""
-    text = word
+def _in_order(text: str) -> list[str]:
     for rule in _WORD_RULES:
         text = rule.apply(text)
-    parts = text.split()
-    numbers = any((part in WORDS and part not in INERT) or part == "half" for part in parts)
-    return (" ".join(parts), True) if numbers or _NEEDS_NUMBERS.search(text) else (_spellings(text), False)
-
-
-def _in_order(text: str) -> str:
-    for rule in _WORD_RULES:
-        text = rule.apply(text)
-    return _last_rules(text)
+    return _last_rules(text).split()
 
 
 def _last_rules(text: str) -> str:
@@ -231,7 +274,7 @@ def whisper_basic() -> Normaliser:
     """OpenAI's rules for languages other than English."""
     words = by_word(_nfkc_without_symbols)
 
-    def fast(text: str) -> str:
+    def fast(text: str) -> list[str]:
         return words(remove_parentheses(remove_brackets(text.lower())))
 
     symbols = "NFKC; punctuation, symbols and combining marks become spaces; lower case again"

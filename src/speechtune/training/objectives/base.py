@@ -141,6 +141,8 @@ OBJECTIVES = {
     "consistency": "speechtune.training.objectives.consistency:build",
     "l2sp": "speechtune.training.objectives.l2sp:build",
     "ewc": "speechtune.training.objectives.ewc:build",
+    "inter_ctc": "speechtune.training.objectives.ctc_terms:build_inter",
+    "second_ctc": "speechtune.training.objectives.ctc_terms:build_second",
     "grpo": "speechtune.training.objectives.grpo:build",
 }
 """Key in `ObjectivesConfig` -> what builds its terms: ``build(setup) -> list[Objective]``.

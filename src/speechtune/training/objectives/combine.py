@@ -172,6 +172,8 @@ def objectives_for(config: TrainingConfig, family: Family, trained: torch.nn.Mod
         from speechtune.training.objectives.grpo import check
 
         check(config)
+    if config.sharding != "none" and (wanted.inter_ctc.enabled or wanted.second_ctc.enabled):
+        raise InputError("inter_ctc and second_ctc use an output layer by itself: set training.sharding=none")
     frozen = Frozen(family, trained)
     setup = Setup(
         config=wanted,
@@ -188,6 +190,8 @@ def objectives_for(config: TrainingConfig, family: Family, trained: torch.nn.Mod
         module, function = OBJECTIVES[name].split(":")
         terms += getattr(import_module(module), function)(setup)
     _disturb(config, family)
+    if terms and not getattr(family.model, "divided", True):
+        raise InputError("model.ctc.reduction=sum has no common unit with objectives: set it to tokens")
     if not terms and wanted.label_weight == 1.0:
         return None
     needs_taps = any(term.needs != Needs() or term.scope == "labels" for term in terms)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from speechtune.models.config import Context
+from speechtune.models.ctc_config import UnitKind
 from speechtune.training.objectives.grpo_config import GrpoConfig
 
 Part = Literal["encoder", "decoder"]
@@ -136,6 +137,41 @@ class ConsistencyConfig(Weighted):
     does it with differently masked views. The label loss is the mean over both.
     """
 
+    detach: bool = Field(
+        False,
+        description="Each view is drawn to the other as it stands, without a gradient to it (CR-CTC); false: a "
+        "gradient to both sides (R-Drop).",
+    )
+
+
+class InterCtcConfig(Weighted):
+    """The CTC loss of intermediate layers through the same output layer (Lee & Watanabe 2021, arXiv 2102.03216).
+
+    The paper weighs the last layer 0.7 (``label_weight``) and the one in the middle 0.3.
+    """
+
+    layers: list[float] = Field(
+        [0.5], min_length=1, description="Depths as shares of the encoder's blocks: 0.5 is behind the first half."
+    )
+
+    @field_validator("layers")
+    @classmethod
+    def _inside(cls, layers: list[float]) -> list[float]:
+        if any(not 0 < depth < 1 for depth in layers):
+            raise ValueError("layers are shares of the encoder's depth, above 0 and below 1")
+        return layers
+
+
+class SecondCtcConfig(Weighted):
+    """The CTC loss of the same texts in a second vocabulary, through an output layer that only the training has.
+
+    The challenge's first phonetic place put one of word pieces, weight 0.3, beside its main head.
+    """
+
+    units: UnitKind = Field("bpe", description="Of the second vocabulary, made from the training transcripts.")
+    bpe_size: int = Field(256, ge=16, description="Byte-pair pieces of the second vocabulary.")
+    depth: float = Field(1.0, gt=0, le=1, description="Behind which share of the encoder's blocks it listens.")
+
 
 class LayerDropConfig(BaseModel):
     """Share of the training passes in which a part's last block is skipped; earlier ones linearly less often."""
@@ -183,6 +219,8 @@ class ObjectivesConfig(BaseModel):
     acft: AcftConfig = Field(default_factory=AcftConfig)
     distil: DistilConfig = Field(default_factory=DistilConfig)
     consistency: ConsistencyConfig = Field(default_factory=ConsistencyConfig)
+    inter_ctc: InterCtcConfig = Field(default_factory=InterCtcConfig)
+    second_ctc: SecondCtcConfig = Field(default_factory=SecondCtcConfig)
     grpo: GrpoConfig = Field(default_factory=GrpoConfig)
     layer_drop: LayerDropConfig = Field(default_factory=LayerDropConfig)
     encoder_masks: EncoderMasksConfig = Field(default_factory=EncoderMasksConfig)
@@ -191,7 +229,8 @@ class ObjectivesConfig(BaseModel):
     def _agrees(self) -> ObjectivesConfig:
         if self.ewc.enabled and not self.ewc.corpus:
             raise ValueError("ewc has a weight and no corpus to estimate the Fisher information on: set ewc.corpus")
-        terms = (self.kl, self.acft, self.distil, self.consistency, self.l2sp, self.ewc, self.grpo)
+        on_labels = (self.kl, self.acft, self.distil, self.consistency, self.inter_ctc, self.second_ctc, self.grpo)
+        terms = (*on_labels, self.l2sp, self.ewc)
         if self.label_weight == 0 and not any(term.enabled for term in terms):
             raise ValueError("label_weight is 0 and no other term has a weight: nothing would be learnt")
         return self

@@ -29,7 +29,10 @@ class Consistency:
     def __call__(self, step: Step) -> torch.Tensor:
         """The weighted sum over the positions of one view."""
         one, two = step.logits(step.seen).chunk(2)
-        rows = (divergence(one, two, "forward") + divergence(one, two, "reverse")) / 2
+        if self.config.detach:  # each is the student once, and once the target that stands
+            rows = (divergence(one, two.detach(), "forward") + divergence(two, one.detach(), "forward")) / 2
+        else:
+            rows = (divergence(one, two, "forward") + divergence(one, two, "reverse")) / 2
         return (rows * step.label_weights[: len(rows)]).sum() * step.views
 
 

@@ -16,7 +16,7 @@ import torch
 
 from speechtune.core.errors import InputError
 from speechtune.models.observe import IGNORED, Needs
-from speechtune.models.policy import WhisperPolicy, policy_of
+from speechtune.models.policy import Policy, policy_of
 from speechtune.training.config import TrainingConfig
 from speechtune.training.objectives.base import Objective, Scope, Setup, Step
 from speechtune.training.objectives.frozen import Frozen
@@ -98,14 +98,12 @@ class GroupPolicy:
 
     name = "grpo"
     scope: Scope = "labels"
-    needs = Needs(parts=frozenset({"encoder"}))
     views = 1
 
-    def __init__(
-        self, config: GrpoConfig, policy: WhisperPolicy, reward: Reward, reference: Frozen | None, seed: int
-    ) -> None:
+    def __init__(self, config: GrpoConfig, policy: Policy, reward: Reward, reference: Frozen | None, seed: int) -> None:
         self.config = config
         self.policy = policy
+        self.needs: Needs = policy.needs
         self.reward = reward
         self.reference = reference
         self.seed = seed
@@ -120,7 +118,8 @@ class GroupPolicy:
         """The sum over the utterances of the micro-batch."""
         clips = step.batch["labels"].shape[0] // step.views
         batch = {name: value[:clips] for name, value in step.batch.items()}
-        hidden, prompts = step.seen.hidden["encoder"][-1][:clips], self.policy.prompts(batch)
+        with step.autocast():
+            hidden, prompts = self.policy.heard(batch, step.seen)[:clips], self.policy.prompts(batch)
         groups = self._groups(step, batch, hidden.detach(), prompts) if step.training else self._labels(batch)
         rewards = torch.stack([group.rewards for group in groups]).to(hidden.device)
         informative = ~is_flat(rewards) if step.training else torch.ones(clips, dtype=torch.bool)
@@ -157,7 +156,7 @@ class GroupPolicy:
         if config.method == "mwer" and step.training:
             return expected_errors(new.sum(1).view(-1, size), rewards)
         old = self._old(chosen, new)
-        reference = self._reference(step, batch, rows, repeated, prompts, tokens)
+        reference = self._reference(step, batch, rows, size, tokens)
         advantage = advantages(rewards, config.divide_by_std) if step.training else torch.ones_like(rewards)
         loss, divergence, clipped = policy_loss(new, old, reference, advantage.flatten(), config)
         if step.training:
@@ -173,7 +172,7 @@ class GroupPolicy:
         self.groups = {
             key: group for key, group in self.groups.items() if 0 <= step.number - group.step < self.config.updates
         }
-        keys = [_key(batch, row) for row in range(len(hidden))]
+        keys = [_key(self.policy.content(batch, row), batch["labels"][row]) for row in range(len(hidden))]
         missing = [row for row, key in enumerate(keys) if key not in self.groups]
         found: dict[str, Group] = {}
         if missing:
@@ -194,22 +193,22 @@ class GroupPolicy:
     ) -> torch.Tensor:
         """Their tokens, (clips, group, tokens); drawn from (seed, step, clip) alone."""
         config = self.config
-        limit = self.policy.limit(config.max_new_tokens, prompts.shape[1])
+        limits = self.policy.draws(config.max_new_tokens, prompts)
         if config.candidates == "beam":
-            found = self.policy.best(hidden, prompts, config.samples, limit)
+            found = self.policy.best(hidden, prompts, config.samples, max(limits))
         else:
-            draws = [np.random.default_rng((self.seed, number, int(key, 16))) for key in keys]
-            uniforms = torch.from_numpy(np.concatenate([draw.random((config.samples, limit)) for draw in draws]))
+            uniforms = torch.zeros(len(keys) * config.samples, max(limits), dtype=torch.float64)
+            for place, (key, limit) in enumerate(zip(keys, limits, strict=True)):
+                own = np.random.default_rng((self.seed, number, int(key, 16))).random((config.samples, limit))
+                uniforms[place * config.samples : (place + 1) * config.samples, :limit] = torch.from_numpy(own)
             repeated = [row for row in range(len(keys)) for _ in range(config.samples)]
             found = self.policy.draw(hidden[repeated], prompts[repeated], uniforms, config.temperature)
         return found.view(len(keys), config.samples, -1)
 
     def _labels(self, batch: dict[str, torch.Tensor]) -> list[Group]:
         """What the preflight tries: the labels themselves, so that its checks do not depend on draws."""
-        tokens = batch["labels"].masked_fill(batch["labels"] == IGNORED, self.policy.end)
-        skipped = int((batch["labels"] != IGNORED).int().argmax(1)[0])
         size = self.config.samples
-        return [Group(0, row[skipped:].expand(size, -1), torch.zeros(size)) for row in tokens]
+        return [Group(0, row.expand(size, -1), torch.zeros(size)) for row in self.policy.answers(batch)]
 
     def _joined(self, groups: Sequence[Group], device: torch.device) -> torch.Tensor:
         longest = max(int(self.policy.counted(group.tokens).sum(1).max()) for group in groups)
@@ -238,17 +237,18 @@ class GroupPolicy:
         step: Step,
         batch: dict[str, torch.Tensor],
         rows: list[int],
-        repeated: list[int],
-        prompts: torch.Tensor,
+        size: int,
         tokens: torch.Tensor,
     ) -> torch.Tensor | None:
         if self.reference is None:
             return None
         with self.reference.looked_at() as family, step.autocast():
             frozen = policy_of(family, "objectives.grpo")
-            own = frozen.encode({name: value[rows] for name, value in batch.items()})
-            size = len(repeated) // len(rows)
-            found = frozen.log_probs(own.repeat_interleave(size, 0), prompts[repeated], tokens, self.config.temperature)
+            part = {name: value[rows] for name, value in batch.items()}
+            wide = [row for row in range(len(rows)) for _ in range(size)]
+            found = frozen.log_probs(
+                frozen.encode(part)[wide], frozen.prompts(part)[wide], tokens, self.config.temperature
+            )
             torch.clear_autocast_cache()
         return found
 
@@ -289,11 +289,10 @@ class GroupPolicy:
         self.groups = {key: Group(**values) for key, values in state.items()}
 
 
-def _key(batch: dict[str, torch.Tensor], row: int) -> str:
+def _key(content: torch.Tensor, labels: torch.Tensor) -> str:
     """What tells a clip with its label from others: the same in any micro-batch of the same audio context."""
     digest = hashlib.blake2b(digest_size=8)
-    labels = batch["labels"][row]
-    for part in (batch["input_features"][row], labels[labels != IGNORED]):
+    for part in (content, labels[labels != IGNORED]):
         digest.update(part.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
@@ -317,7 +316,7 @@ def build(setup: Setup) -> list[Objective]:
     """The term, with the start of the run kept where there is a weight on the KL to it.
 
     Raises:
-        InputError: the family does not write token by token, or there is no such normaliser.
+        InputError: the family has no policy, or there is no such normaliser.
     """
     config = setup.config.grpo
     policy = policy_of(setup.family, "objectives.grpo")

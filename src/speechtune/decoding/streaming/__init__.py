@@ -1,0 +1,1 @@
+"""Live transcription: text that is committed while the speaker goes on, and never changes afterwards."""

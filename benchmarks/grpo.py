@@ -137,7 +137,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     clips = {"train": options.train, "dev": options.measure}
-    where = drawn_corpus(Corpus.load(options.corpus), options.out / "corpus", clips, options.seed, unseen=options.unseen)
+    whole, out = Corpus.load(options.corpus), options.out / "corpus"
+    where = drawn_corpus(whole, out, clips, options.seed, unseen=options.unseen)
     settings = recipe(where, options)
     start_s = time.monotonic()
     finished = train(settings, options.out / "run", resume=True)

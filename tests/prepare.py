@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from speechtune.models.catalog import PACKAGED
+from speechtune.models.packages import PACKAGED
 
 WHEELS = Path(__file__).parents[1] / ".wheels"
 

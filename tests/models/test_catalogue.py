@@ -94,8 +94,8 @@ def test_a_catalogue_that_does_not_hold_together_is_refused(change: Any, sentenc
 
 
 def test_names_that_can_be_fetched_follow_the_rules_of_models_get() -> None:
-    from speechtune.models.catalog import HUB_ALIASES, PACKAGED
     from speechtune.models.hub import HubModel
+    from speechtune.models.packages import HUB_ALIASES, PACKAGED
 
     assert set(hub_names()) <= set(PACKAGED) | set(HUB_ALIASES)
     for name, hub in hub_names().items():

@@ -73,7 +73,7 @@ def test_what_is_recommended_fits_the_memory() -> None:
 
 
 def test_every_answer_ends_with_a_baseline_of_models_that_can_be_fetched() -> None:
-    from speechtune.models.catalog import HUB_ALIASES, PACKAGED
+    from speechtune.models.packages import HUB_ALIASES, PACKAGED
 
     for case in CASES:
         found = ask(replace(case, corpus="my corpora/kids one"))

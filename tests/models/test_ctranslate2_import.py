@@ -20,10 +20,10 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from speechtune.core.errors import InputError
 from speechtune.core.files import read_json, write_json
 from speechtune.models import packaged
-from speechtune.models.catalog import PACKAGED
 from speechtune.models.checking import check_exact
 from speechtune.models.importers.ctranslate2 import read_ctranslate2
 from speechtune.models.importers.ctranslate2_whisper import ctranslate2_to_transformers
+from speechtune.models.packages import PACKAGED
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "speechocean762" / "adults" / "audio"
 

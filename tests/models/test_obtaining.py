@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 from speechtune.core.errors import InputError
 from speechtune.core.files import read_json
 from speechtune.models import obtaining, packaged
-from speechtune.models.catalog import HUB_ALIASES, PACKAGED, PackagedFile, PackagedModel, PackagePin
 from speechtune.models.checking import MARK
 from speechtune.models.obtaining import get_model, list_models, resolve_model
+from speechtune.models.packages import HUB_ALIASES, PACKAGED, PackagedFile, PackagedModel, PackagePin
 
 MEMBERS = {"model.bin": ("part_one/a", "part_two/b"), "tokenizer.json": ("part_one/t",), "config.json": ("part_one/c",)}
 

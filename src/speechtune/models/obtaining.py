@@ -18,7 +18,6 @@ from speechtune.core.files import new_directory, read_json, write_json
 from speechtune.core.progress import note
 from speechtune.core.provenance import provenance
 from speechtune.models import hub, packaged
-from speechtune.models.catalog import HUB_ALIASES, PACKAGED, PackagedModel, unknown_name
 from speechtune.models.catalogue import catalogue
 from speechtune.models.checking import (
     MARK,
@@ -33,6 +32,7 @@ from speechtune.models.family import FAMILIES
 from speechtune.models.importers.ctranslate2_whisper import ctranslate2_to_transformers
 from speechtune.models.importers.openai_whisper import find_model_file, openai_to_transformers
 from speechtune.models.owsm import fetch_owsm, is_owsm
+from speechtune.models.packages import HUB_ALIASES, PACKAGED, PackagedModel, unknown_name
 
 LOADED = frozenset(FAMILIES)
 """The model types that `check_loads` really loads."""

@@ -16,7 +16,7 @@ from typing import IO
 from speechtune.core.errors import InputError
 from speechtune.core.files import sha256
 from speechtune.core.progress import note, track
-from speechtune.models.catalog import PackagedModel, PackagePin
+from speechtune.models.packages import PackagedModel, PackagePin
 
 WHEELS_VARIABLE = "SPEECHTUNE_WHEELS"
 """Names a folder with wheels, for machines without a network."""

@@ -85,11 +85,11 @@ class Worker:
             self.is_ctc = "ctc" in str(yaml.safe_load(file).get("model", ""))
         common = {"s2t_train_config": config, "s2t_model_file": weights, "bpemodel": bpe, "device": device}
         if self.is_ctc:
-            from espnet2.bin.s2t_inference_ctc import Speech2TextGreedySearch  # type: ignore[import-not-found]
+            from espnet2.bin.s2t_inference_ctc import Speech2TextGreedySearch
 
             self.speech2text = Speech2TextGreedySearch(**common)
         else:
-            from espnet2.bin.s2t_inference import Speech2Text  # type: ignore[import-not-found]
+            from espnet2.bin.s2t_inference import Speech2Text
 
             self.speech2text = Speech2Text(**common, beam_size=beam, ctc_weight=0.0)
         special = [one for one in self._tokens() if one.startswith("<") and one.endswith(">")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +177,9 @@ def test_numbers_of_the_new_recipes_name_their_source() -> None:
         assert re.search(r"shared/|docs/|arXiv|futo-org", head), name
         numbers = [line for line in lines if re.search(r": [\d.]", line.split("#")[0])]
         assert sum("#" in line for line in numbers) >= len(numbers) / 2, name
+
+
+def test_reading_a_recipe_does_not_load_torch() -> None:
+    """Explaining and checking recipes stays quick: only training pays for torch."""
+    code = "import sys, speechtune.training.recipe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

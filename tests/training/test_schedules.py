@@ -11,7 +11,8 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from speechtune.training.schedules import ScheduleShape, rates, schedule_of
+from speechtune.training.momentum import schedule_of
+from speechtune.training.schedules import ScheduleShape, rates
 
 STEPS = 57
 

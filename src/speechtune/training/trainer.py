@@ -18,12 +18,12 @@ from speechtune.training.averaging import best_steps, evaluated_steps
 from speechtune.training.batch_finder import BatchFinder
 from speechtune.training.config import TrainingConfig
 from speechtune.training.data import BucketSampler, Collator, TrainingSet, evaluation_steps, total_steps
+from speechtune.training.momentum import schedule_of
 from speechtune.training.objectives.combine import Call, Objectives
 from speechtune.training.optimisers import build_optimiser
 from speechtune.training.parameter_groups import ParameterPlan
 from speechtune.training.precision import precision_of, prepare_compilation
 from speechtune.training.processes import main_computes, wait_for_all, world_size
-from speechtune.training.schedules import schedule_of
 from speechtune.training.sharding import sharding_options, switch_on_without_gpu
 from speechtune.training.steps import StepCollator, StepSampler, StepSet
 

@@ -107,3 +107,24 @@ def test_a_recipe_that_is_missing_or_is_not_yaml(speechtune: Command, tmp_path: 
     assert "not valid YAML" in one_sentence(speechtune("train", tmp_path / "bad.yaml", "--out", tmp_path / "run"))
     (tmp_path / "list.yaml").write_text("- 1\n- 2\n")
     assert "must be a mapping" in one_sentence(speechtune("train", tmp_path / "list.yaml", "--out", tmp_path / "run"))
+
+
+def test_a_reader_that_has_seen_enough_ends_a_verb_without_a_traceback() -> None:
+    code = """
+import sys
+from speechtune.cli.common import verb
+stream = sys.stdout
+@verb
+def work(as_json, quiet):
+    for number in range(100_000):
+        print(number, file=stream)
+    return {}, ""
+work(as_json=False, quiet=True)
+"""
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == "0\n"
+        process.stdout.close()
+        complaints = process.stderr.read()
+    assert "BrokenPipe" not in complaints

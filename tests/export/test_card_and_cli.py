@@ -56,7 +56,7 @@ def test_a_refused_export_leaves_with_code_1(tmp_path: Path, monkeypatch: pytest
     [
         (("--to", "gguf"), "use --to ggml"),
         (("--to", "core-ml"), "whisperkittools"),
-        (("--to", "tensorrt"), "use one of transformers, ctranslate2, ggml, onnx, openai"),
+        (("--to", "tensorrt"), "use one of transformers, adapter, ctranslate2, ggml, onnx, openai"),
         (("--to", "ggml", "--dtype", "f32"), "use one of f16, q8_0"),
     ],
 )

@@ -1,8 +1,9 @@
 """The peers' own loaders read every artefact in an environment that has no speechtune.
 
-``SPEECHTUNE_FRESH_PYTHON`` names the interpreter of such an environment; without it one is made (slow, from the
-package index): ``python -m venv FRESH && FRESH/bin/pip install torch faster-whisper pywhispercpp onnxruntime
-transformers``, and ``--no-deps openai-whisper`` with more-itertools, numba, tiktoken and tqdm (it depends on triton).
+``SPEECHTUNE_FRESH_PYTHON`` names the interpreter of such an environment; with ``SPEECHTUNE_FRESH=make`` one is made
+from the package index (slow, and not offline, so only where it is asked for, as ``.ci/run`` does):
+``python -m venv FRESH && FRESH/bin/pip install torch faster-whisper pywhispercpp onnxruntime transformers``, and
+``--no-deps openai-whisper`` with more-itertools, numba, tiktoken and tqdm (it depends on triton).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> str:
     given = os.environ.get("SPEECHTUNE_FRESH_PYTHON")
     if given:
         return given
+    if os.environ.get("SPEECHTUNE_FRESH") != "make":
+        pytest.skip("SPEECHTUNE_FRESH_PYTHON names no environment without speechtune, and SPEECHTUNE_FRESH is not make")
     folder = tmp_path_factory.mktemp("fresh") / "venv"
     python = str(folder / "bin" / "python")
     torch = "torch==" + metadata.version("torch").split("+")[0]

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.language_codes import short_code
-from speechtune.models.catalogue import FILE, Catalogue, catalogue, hub_names
-from speechtune.models.catalogue_memory import (
+from speechtune.models.catalogue.entries import FILE, Catalogue, catalogue, hub_names
+from speechtune.models.catalogue.memory import (
     BYTES,
     GIB,
     Batch,

@@ -11,8 +11,8 @@ import pytest
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.table import Corpus, Utterance
-from speechtune.models.catalogue import CatalogueModel, catalogue
-from speechtune.models.catalogue_recommend import (
+from speechtune.models.catalogue.entries import CatalogueModel, catalogue
+from speechtune.models.catalogue.recommend import (
     PURPOSES,
     Needs,
     Recommendation,

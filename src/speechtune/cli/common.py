@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,9 @@ def verb(work: Callable[..., Outcome]) -> Callable[..., None]:
             fail(str(error), error.exit_code, as_json)
         except KeyboardInterrupt:
             fail("interrupted: nothing half-written was left; run the same command again", 130, as_json)
+        except BrokenPipeError:  # the reader of a pipe has seen enough: end as other commands do, without a traceback
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(141) from None  # 128 + SIGPIPE
         except FileNotFoundError as error:
             fail(f"{error.filename} does not exist: check the path", InputError.exit_code, as_json)
         print(json.dumps(result, ensure_ascii=False) if as_json else text)

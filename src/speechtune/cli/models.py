@@ -44,8 +44,8 @@ def list_all(
     quiet: Quiet = False,
 ) -> Outcome:
     """List the models known by name and those already on this machine."""
-    from speechtune.models.catalogue_rows import catalogue_rows
-    from speechtune.models.catalogue_text import list_as_text
+    from speechtune.models.catalogue.rows import catalogue_rows
+    from speechtune.models.catalogue.text import list_as_text
 
     rows = catalogue_rows(everything)
     return {"models": rows}, list_as_text(rows)
@@ -62,9 +62,9 @@ def describe_one(
     quiet: Quiet = False,
 ) -> Outcome:
     """Say what a model is, what it can, and what memory it takes; one on this machine is loaded and counted."""
-    from speechtune.models.catalogue_describe import describe
-    from speechtune.models.catalogue_memory import Batch
-    from speechtune.models.catalogue_text import description_as_text
+    from speechtune.models.catalogue.describe import describe
+    from speechtune.models.catalogue.memory import Batch
+    from speechtune.models.catalogue.text import description_as_text
 
     found = describe(model, Batch(clips, seconds, tokens))
     return found.to_json(), description_as_text(found)
@@ -88,9 +88,9 @@ def recommend_some(
     quiet: Quiet = False,
 ) -> Outcome:
     """Say which models to try first, how sure that is and why; the last line measures them on your data."""
-    from speechtune.models.catalogue_recommend import Needs, recommend, with_corpus
-    from speechtune.models.catalogue_rows import exports_of, is_loadable
-    from speechtune.models.catalogue_text import recommendation_as_text
+    from speechtune.models.catalogue.recommend import Needs, recommend, with_corpus
+    from speechtune.models.catalogue.rows import exports_of, is_loadable
+    from speechtune.models.catalogue.text import recommendation_as_text
 
     needs = Needs(
         purpose=purpose, hours=hours, languages=tuple(language or ()), speakers=speakers,

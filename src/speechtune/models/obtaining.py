@@ -18,7 +18,7 @@ from speechtune.core.files import new_directory, read_json, write_json
 from speechtune.core.progress import note
 from speechtune.core.provenance import provenance
 from speechtune.models import hub, packaged
-from speechtune.models.catalogue import catalogue
+from speechtune.models.catalogue.entries import catalogue
 from speechtune.models.checking import (
     MARK,
     check_exact,

@@ -22,7 +22,7 @@ import numpy as np
 
 from speechtune.core.errors import InputError, SpeechtuneError
 from speechtune.core.files import new_directory, write_json
-from speechtune.models.catalogue import catalogue
+from speechtune.models.catalogue.entries import catalogue
 
 VARIABLE = "SPEECHTUNE_ESPNET_PYTHON"
 PROTOCOL = 1

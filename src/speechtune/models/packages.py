@@ -6,7 +6,7 @@ import difflib
 from dataclasses import dataclass
 
 from speechtune.core.errors import InputError
-from speechtune.models.catalogue import hub_names
+from speechtune.models.catalogue.entries import hub_names
 
 
 @dataclass(frozen=True, slots=True)

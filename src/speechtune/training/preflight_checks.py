@@ -179,18 +179,19 @@ def check_loss_by_hand(trainer: SpeechTrainer, items: Sequence[Item]) -> str | N
     if not known or trainer.args.fsdp or any(one.targets is not None for one, _ in items):
         return None
     assert isinstance(model, torch.nn.Module)
+    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # AdaLoRA adds its regulariser
     collate = Collator(family)
     counted = sum(len(one.tokens) - one.prompt_tokens for one, _ in items)
     with _evaluating(model), torch.no_grad(), trainer.compute_loss_context_manager():
         whole = trainer._prepare_inputs(collate(list(items)))
-        loss = float(model(**whole, num_items_in_batch=torch.tensor(counted, device=trainer.args.device)).loss)
+        loss = float(plain(**whole, num_items_in_batch=torch.tensor(counted, device=trainer.args.device)).loss)
         total = 0.0
         for one, seconds in items:
             if hasattr(family, "loss_alone"):
                 total += family.loss_alone(one)
                 continue
             batch = trainer._prepare_inputs(collate([(one, seconds)]))
-            logits = model(**{name: value for name, value in batch.items() if name != "labels"}).logits[0].float()
+            logits = plain(**{name: value for name, value in batch.items() if name != "labels"}).logits[0].float()
             total += _loss_of(family, logits, one)
     expected = total / counted
     tolerance = 1e-2 if trainer.args.bf16 or trainer.args.fp16 else 1e-3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from speechtune.models.catalogue_describe import Description
-from speechtune.models.catalogue_recommend import Needs, Recommendation
+from speechtune.models.catalogue.describe import Description
+from speechtune.models.catalogue.recommend import Needs, Recommendation
 
 
 def list_as_text(rows: list[dict[str, Any]]) -> str:

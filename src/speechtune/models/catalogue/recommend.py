@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.language_codes import short_code
-from speechtune.models.catalogue import Catalogue, CatalogueModel, Evidence, Preference, Purpose, catalogue
-from speechtune.models.catalogue_memory import Need, inference_gib, training_needs
+from speechtune.models.catalogue.entries import Catalogue, CatalogueModel, Evidence, Preference, Purpose, catalogue
+from speechtune.models.catalogue.memory import Need, inference_gib, training_needs
 
 PURPOSES = ("general", "server", "phone", "dictation", "personal", "children", "low-resource", "code-switched")
 Sureness = Literal["low", "medium"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from speechtune.core.errors import InputError
-from speechtune.models.catalogue import CatalogueModel, catalogue
-from speechtune.models.catalogue_memory import (
+from speechtune.models.catalogue.entries import CatalogueModel, catalogue
+from speechtune.models.catalogue.memory import (
     BYTES,
     Batch,
     Need,
@@ -29,7 +29,7 @@ RANK = 32
 class Description:
     """One model. ``parts``: parameters of each, empty for one that is only in the catalogue.
 
-    ``inference_gib`` by precision and ``training`` are estimates (`speechtune.models.catalogue_memory`).
+    ``inference_gib`` by precision and ``training`` are estimates (`speechtune.models.catalogue.memory`).
     """
 
     name: str

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from speechtune.models.capabilities import capabilities_of
-from speechtune.models.catalogue import CatalogueModel, catalogue
+from speechtune.models.catalogue.entries import CatalogueModel, catalogue
 from speechtune.models.obtaining import list_models, models_home
 
 

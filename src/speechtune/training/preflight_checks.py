@@ -179,7 +179,8 @@ def check_loss_by_hand(trainer: SpeechTrainer, items: Sequence[Item]) -> str | N
     if not known or trainer.args.fsdp or any(one.targets is not None for one, _ in items):
         return None
     assert isinstance(model, torch.nn.Module)
-    plain: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # AdaLoRA adds its regulariser
+    within: Any = getattr(model, "get_base_model", None)
+    plain: Any = within() if within else model  # AdaLoRA adds its regulariser to the loss
     collate = Collator(family)
     counted = sum(len(one.tokens) - one.prompt_tokens for one, _ in items)
     with _evaluating(model), torch.no_grad(), trainer.compute_loss_context_manager():

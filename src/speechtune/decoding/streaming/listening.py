@@ -123,6 +123,7 @@ def _run(blocks: Blocks, transcriber: StreamingTranscriber, show: Any) -> bool:
         for block in blocks:
             stop_if_asked()
             show(transcriber.feed(block))
+        stop_if_asked()  # one that was swallowed on the way, before the audio ended
     except KeyboardInterrupt:
         interrupted = True
         _forget_interrupt()

@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import long_form
 import numpy as np
 import short_clips
+from measuring import highest_mib, run_once
 
 from speechtune.core.files import write_json
 from speechtune.core.progress import note
@@ -125,25 +124,15 @@ def work(job_file: Path, system: str) -> None:
         import torch
 
         torch.set_num_threads(job["threads"])
-    before_mib = long_form.highest_mib()
+    before_mib = highest_mib()
     began_s = time.perf_counter()
     read = SYSTEMS[system](job)
     load_s = time.perf_counter() - began_s
     began_s = time.perf_counter()
     text = read()
     taken_s = time.perf_counter() - began_s
-    facts = {"seconds": taken_s, "load_s": load_s, "peak_mib": long_form.highest_mib(), "before_mib": before_mib}
+    facts = {"seconds": taken_s, "load_s": load_s, "peak_mib": highest_mib(), "before_mib": before_mib}
     print(json.dumps({**facts, "texts": [text]}))
-
-
-def run_once(job_file: Path, system: str, threads: int) -> dict[str, Any]:
-    """`work` in a process of its own; its last words under ``error``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    words = [sys.executable, __file__, "--work", str(job_file), "--system", system]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:200]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def rounds(
@@ -248,7 +237,13 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if "short" in given.parts:
         job_file.write_text(json.dumps(job), encoding="utf-8")
         missing = dict(absent)
-        results = rounds(short_clips.run_once, job_file, wanted(short_clips.SYSTEMS, given, absent), given, missing)
+        results = rounds(
+            partial(run_once, short_clips.__file__),
+            job_file,
+            wanted(short_clips.SYSTEMS, given, absent),
+            given,
+            missing,
+        )
         parts["short"] = {"rows": short_clips.judge(clips, language, results), "not_run": missing}
         parts["short"]["seconds_of_audio"] = clips.seconds_of_audio
         _with_ratios(parts["short"]["rows"], results)
@@ -257,7 +252,7 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         more = {"long": str(folder / "long.wav"), "seconds": facts["seconds"]}
         job_file.write_text(json.dumps({**job, **more}), encoding="utf-8")
         missing = {name: reason for name, reason in absent.items() if name in SYSTEMS}
-        results = rounds(run_once, job_file, wanted(SYSTEMS, given, absent), given, missing)
+        results = rounds(partial(run_once, __file__), job_file, wanted(SYSTEMS, given, absent), given, missing)
         parts["long"] = {"rows": judge_long(facts, language, results), "not_run": missing}
         parts["long"]["seconds_of_audio"] = facts["seconds"]
         _with_ratios(parts["long"]["rows"], results)

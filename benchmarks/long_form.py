@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from measuring import highest_mib
 
 RATE_HZ = 16_000
 BELOW_DB = 25.0
@@ -52,14 +53,6 @@ def build(source: Path, target: Path, minutes: float, seed: int) -> dict[str, An
                 parts.append({"id": one.utterance_id, "text": one.text, "span": span})
                 length = span[1] + len(pause)
     return {"parts": parts, "seconds": length / RATE_HZ}
-
-
-def highest_mib() -> float:
-    """The most memory this process has held."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
 
 
 def work(job: dict[str, Any], mode: str) -> dict[str, Any]:

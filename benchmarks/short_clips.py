@@ -20,8 +20,6 @@ import argparse
 import json
 import math
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measuring import highest_mib, run_once
 
 from speechtune.core.files import write_json
 from speechtune.core.progress import note
@@ -153,14 +152,6 @@ SYSTEMS: dict[str, Callable[[dict[str, Any]], Texts]] = {
 BASELINES = ("faster-whisper batched float32", "faster-whisper batched int8")
 
 
-def highest_mib() -> float:
-    """The most memory this process has held; unlike ``ru_maxrss``, it knows nothing of the parent's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
-
-
 def work(job_file: Path, system: str) -> None:
     """One system in this process: warm up, run, and print what it took as JSON."""
     job = json.loads(job_file.read_text(encoding="utf-8"))
@@ -184,16 +175,6 @@ def work(job_file: Path, system: str) -> None:
             {"seconds": seconds, "load_s": load_s, "peak_mib": peak_mib, "before_mib": before_mib, "texts": said}
         )
     )
-
-
-def run_once(job_file: Path, system: str, threads: int) -> dict[str, Any]:
-    """Start a process for one system; what it printed, or its last words under ``error``."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-    words = [sys.executable, __file__, "--work", str(job_file), "--system", system]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:200]}
-    return json.loads(done.stdout.strip().splitlines()[-1])
 
 
 def choose(corpus: Corpus, count: int, seed: int, shortest_s: float, longest_s: float) -> Corpus:
@@ -359,7 +340,7 @@ def main() -> None:
         results: dict[str, list[dict[str, Any]]] = {}
         for number in range(arguments.rounds):
             for system in wanted[number % len(wanted) :] + wanted[: number % len(wanted)]:
-                result = run_once(job_file, system, arguments.threads)
+                result = run_once(__file__, job_file, system, arguments.threads)
                 if "error" in result:
                     absent[system] = result["error"]
                     note(f"{system}: {result['error']}")

@@ -12,6 +12,7 @@ import pytest
 import tiny_ctc
 import tiny_qwen3_asr
 import torch
+from family_laws import check_adapters
 from torch.nn import functional
 
 from speechtune.audio.augment import MaskDraw
@@ -360,23 +361,7 @@ def test_an_untied_head_is_a_part_of_its_own(tmp_path: Path, load: Load) -> None
     ],
 )
 def test_adapters_by_role_merge_into_the_model(targets: list[str], count: int, load: Load) -> None:
-    from speechtune.training.preflight import check_gradients
-
-    family = load()
-    batch = family.collate(examples(family), 0)
-    adapted: Any = choose_trainable(
-        family, ModelConfig(), AdapterConfig(kind="lora", rank=2, dropout=0.0, targets=targets)
-    )
-    assert len([name for name, _ in adapted.named_parameters() if "lora_A" in name]) == count
-    adapted(**batch).loss.backward()
-    check_gradients(adapted)
-    optimiser = torch.optim.AdamW([one for one in adapted.parameters() if one.requires_grad], lr=0.05)
-    optimiser.step()
-    adapted.eval()
-    with torch.no_grad():
-        before = adapted(**batch).loss
-        merged = adapted.merge_and_unload()
-        assert float(merged(**batch).loss) == pytest.approx(float(before), rel=1e-4)
+    check_adapters(load(), targets, count)
 
 
 def test_what_is_saved_loads_in_plain_transformers_with_the_same_logits(tmp_path: Path, load: Load) -> None:

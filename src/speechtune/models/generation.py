@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from transformers import GenerationConfig
+import torch
+from transformers import GenerationConfig, LogitsProcessor
 
 from speechtune.core.errors import InputError
 from speechtune.models.search_config import SearchConfig
-
-
-def check_n_best(search: SearchConfig, beams: int) -> None:
-    """A search must find as many hypotheses as are kept.
-
-    Raises:
-        InputError: more are kept than there are beams, and they are not sampled.
-    """
-    if search.n_best > beams and not search.sample:
-        raise InputError(
-            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set as many beams, or sample: true"
-        )
 
 
 def generation_config(
@@ -79,3 +68,19 @@ def generation_config(
         suppress_tokens=sorted(banned) or None,
         **more,
     )
+
+
+class LogProbs(LogitsProcessor):
+    """Keeps the log-probability of the best token of every step, instead of every logit of every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """The scores, unchanged."""
+        self.steps.append((scores.amax(-1) - scores.logsumexp(-1)).float())  # generate hands them over as float32
+        return scores
+
+    def by_row(self) -> list[list[float]]:
+        """Log-probabilities, one list a row of the batch."""
+        return torch.stack(self.steps, dim=1).tolist()

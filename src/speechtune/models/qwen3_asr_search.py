@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessorList
 
 from speechtune.models.family import Hypothesis
-from speechtune.models.generation import check_n_best, generation_config
-from speechtune.models.search_config import SearchConfig
+from speechtune.models.generation import LogProbs, generation_config
+from speechtune.models.search_config import SearchConfig, check_n_best
 
 if TYPE_CHECKING:
     from speechtune.models.qwen3_asr import Qwen3AsrFamily
@@ -44,7 +44,7 @@ def search_qwen3_asr(
     features, mask = family.front_end(waveforms, device=str(device))
     embedded = model.embed(given.to(device), features, mask)
     attention = attention.to(device)
-    recorder = _LogProbs()
+    recorder = LogProbs()
     plain = beams == 1 and search.is_plain()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else [], enabled=search.sample):
         if search.sample:
@@ -149,20 +149,3 @@ def _hypothesis(
         token_log_probs=counted[:length] if not prefix else None,
         sum_log_prob=sum(counted),
     )
-
-
-class _LogProbs(LogitsProcessor):
-    """Keeps the log-probability of the best token of every step, instead of every logit of every step."""
-
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores, unchanged."""
-        own = scores.float()
-        self.steps.append(own.amax(-1) - own.logsumexp(-1))
-        return scores
-
-    def by_row(self) -> list[list[float]]:
-        """Log-probabilities, one list a row of the batch."""
-        return torch.stack(self.steps, dim=1).tolist()

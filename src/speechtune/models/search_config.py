@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from speechtune.core.errors import InputError
+
 
 class SearchConfig(BaseModel):
     """How hypotheses are searched for. The defaults are plain greedy decoding or beam search."""
@@ -91,3 +93,15 @@ class SearchConfig(BaseModel):
     def is_plain(self) -> bool:
         """Whether nothing asks for more than one best hypothesis of plain greedy decoding or beam search."""
         return self == type(self)()
+
+
+def check_n_best(search: SearchConfig, beams: int) -> None:
+    """A search must find as many hypotheses as are kept.
+
+    Raises:
+        InputError: more are kept than there are beams, and they are not sampled.
+    """
+    if search.n_best > beams and not search.sample:
+        raise InputError(
+            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set as many beams, or sample: true"
+        )

@@ -27,6 +27,7 @@ from speechtune.models.byte_pairs import BytePairText
 from speechtune.models.capabilities import Capabilities
 from speechtune.models.config import Context
 from speechtune.models.family import Example, Hypothesis, Limits
+from speechtune.models.generation import LogProbs
 from speechtune.models.observe import Taps
 from speechtune.models.search_config import SearchConfig
 from speechtune.models.trainable import Part
@@ -251,7 +252,7 @@ class WhisperFamily(BytePairText):
         features = self.front_end(waveforms, n_frames, device=str(device))
         prompt = torch.tensor([self.prompt] * len(waveforms), device=device)
         limit = min(max_new_tokens, self.limits.max_label_tokens - len(self.prompt))
-        recorder = _LogProbs()
+        recorder = LogProbs()
         processors: list[LogitsProcessor] = [_NoTimestamps(self._first_timestamp)]
         encoded = self.part("encoder")(features)
         hidden = encoded.last_hidden_state  # generate repeats it, in place, for every beam
@@ -416,22 +417,6 @@ class _NoTimestamps(LogitsProcessor):
         """Scores with every timestamp at minus infinity."""
         scores[:, self.first :] = -torch.inf
         return scores
-
-
-class _LogProbs(LogitsProcessor):
-    """Keeps the log-probability of the best token of every step, instead of every logit of every step."""
-
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The scores, unchanged."""
-        self.steps.append((scores.amax(-1) - scores.logsumexp(-1)).float())
-        return scores
-
-    def by_row(self) -> list[list[float]]:
-        """Log-probabilities, one list a row of the batch."""
-        return torch.stack(self.steps, dim=1).tolist()
 
 
 def _name_the_parent_class(directory: Path) -> None:

@@ -12,8 +12,8 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from speechtune.core.errors import InputError
 from speechtune.models.family import Hypothesis
-from speechtune.models.generation import check_n_best, generation_config
-from speechtune.models.search_config import SearchConfig
+from speechtune.models.generation import generation_config
+from speechtune.models.search_config import SearchConfig, check_n_best
 
 if TYPE_CHECKING:
     from speechtune.models.whisper import WhisperFamily

@@ -25,7 +25,7 @@ from speechtune.models.config import Context
 from speechtune.models.family import Hypothesis, Limits
 from speechtune.models.importers.ctranslate2 import read_ctranslate2
 from speechtune.models.importers.whisper_tokens import WhisperTokens, read_tokens
-from speechtune.models.search_config import SearchConfig
+from speechtune.models.search_config import SearchConfig, check_n_best
 from speechtune.models.whisper import NO_SPACE_LANGUAGES
 from speechtune.models.whisper_search import prompt_tokens
 
@@ -244,10 +244,7 @@ def _refuse(search: SearchConfig, beams: int, guided: bool) -> None:
             raise InputError(f"decoding.search.{name} is not in CTranslate2: remove it or use decoding.engine=torch")
     if search.sample and beams > 1:
         raise InputError(f"CTranslate2 samples with one beam, not with {beams}: set decoding.beams to 1")
-    if search.n_best > beams and not search.sample:
-        raise InputError(
-            f"decoding.search.n_best is {search.n_best} and decoding.beams {beams}: set as many beams, or sample: true"
-        )
+    check_n_best(search, beams)
 
 
 def _prompt(tokens: WhisperTokens, language: str | None) -> list[int]:

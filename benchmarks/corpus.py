@@ -136,33 +136,44 @@ def tile(measures: Any, rows: int, folder: Path) -> Path:
     root = folder / "corpus"
     root.mkdir(parents=True)
     path = folder / "measures.parquet"
-    real = measures.to_pydict()
-    count = measures.num_rows
-    words = sorted({word for text in real["text"] for word in text.split()})
+    names = ("utterance_id", "file_name", "speaker_id", "text", "text_key", "samples_sha256", "audio_sha256")
+    real = measures.select([*names[1:3], *names[5:], "duration_s", "fingerprint", "text"]).to_pydict()
+    words = np.array(sorted({word for text in real["text"] for word in text.split()}), dtype=object)
+    word_ends = np.cumsum([len(text.split()) + 2 for text in real["text"]]).tolist()
+    print_ends = np.cumsum([len(digits or "") for digits in real["fingerprint"]]).tolist()
     draw = np.random.default_rng(0)
     with (
         pyarrow.parquet.ParquetWriter(path, measures.schema, compression="zstd") as writer,
         (root / "metadata.jsonl").open("w", encoding="utf-8") as table,
     ):
-        for first in range(0, rows, count):
-            size = min(count, rows - first)
-            block = {name: values[:size] for name, values in real.items()}
-            block["row"] = list(range(first, first + size))
-            block["utterance_id"] = [f"u{number}" for number in block["row"]]
-            block["speaker_id"] = [f"{speaker}-{first // count}" for speaker in block["speaker_id"]]
-            block["text"] = [" ".join(draw.choice(words, len(text.split()) + 2)) for text in block["text"]]
-            block["text_key"] = [text.lower() for text in block["text"]]
-            block["samples_sha256"] = [f"{first}-{digest}" for digest in block["samples_sha256"]]
-            block["audio_sha256"] = [f"{first}-{digest}" for digest in block["audio_sha256"]]
-            noise = draw.integers(0, 256, (size, 4096), dtype=np.uint8)
-            block["fingerprint"] = [
-                row[: len(old) // 2].tobytes().hex() if old else old
-                for row, old in zip(noise, block["fingerprint"], strict=True)
-            ]
-            writer.write_table(pyarrow.table(block, schema=measures.schema))
-            for place in range(size):
-                row = {name: block[name][place] for name in ("utterance_id", "file_name", "text", "duration_s")}
-                table.write(json.dumps({**row, "speaker_id": block["speaker_id"][place]}) + "\n")
+        for first in range(0, rows, measures.num_rows):
+            size = min(measures.num_rows, rows - first)
+            drawn = words[draw.integers(len(words), size=word_ends[-1])].tolist()
+            hexes = draw.bytes(print_ends[-1] // 2).hex()
+            lap = first // measures.num_rows
+            texts = [" ".join(drawn[a:b]) for a, b in zip([0, *word_ends], word_ends[:size], strict=False)]
+            prints = [hexes[a:b] for a, b in zip([0, *print_ends], print_ends[:size], strict=False)]
+            new: dict[str, list[Any]] = {
+                "row": list(range(first, first + size)),
+                "utterance_id": [f"u{number}" for number in range(first, first + size)],
+                "speaker_id": [f"{speaker}-{lap}" for speaker in real["speaker_id"][:size]],
+                "text": texts,
+                "text_key": [text.lower() for text in texts],
+                "samples_sha256": [f"{first}-{digest}" for digest in real["samples_sha256"][:size]],
+                "audio_sha256": [f"{first}-{digest}" for digest in real["audio_sha256"][:size]],
+                "fingerprint": [
+                    digits if old else old for digits, old in zip(prints, real["fingerprint"], strict=False)
+                ],
+            }
+            block = measures.slice(0, size)
+            for name, values in new.items():
+                place = measures.schema.get_field_index(name)
+                block = block.set_column(place, measures.schema.field(name), pyarrow.array(values, block[name].type))
+            writer.write_table(block)
+            kept = ("utterance_id", "file_name", "text", "duration_s", "speaker_id")
+            columns = [new[name] if name in new else real[name][:size] for name in kept]
+            for row in zip(*columns, strict=True):
+                table.write(json.dumps(dict(zip(kept, row, strict=True))) + "\n")
     return path
 
 
@@ -189,6 +200,7 @@ def table_part(folder: Path, near: bool) -> dict[str, Any]:
         "rows": rows,
         "reading_s": reading_s,
         "seconds": time.perf_counter() - start,
+        "processor_s": time.process_time(),
         "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
 
@@ -230,7 +242,8 @@ def iterate_with(tool: str, folder: Path) -> dict[str, Any]:
         start = time.perf_counter()
         rows = sum(1 for _ in CutSet.from_jsonl_lazy(cuts))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"rows": rows, "seconds": time.perf_counter() - start, "peak_mib": peak}
+    seconds = time.perf_counter() - start
+    return {"rows": rows, "seconds": seconds, "processor_s": time.process_time(), "peak_mib": peak}
 
 
 def rows_at_scale(corpus: Path, most: int) -> list[dict[str, Any]]:

@@ -7,17 +7,20 @@ process of its own. Reported for each: WER, hours of audio an hour of work, the 
 words it deletes that are right when the utterance is decoded alone (``lost``), and how many of these are the first or
 last of their utterance, where cutting would show; ``found`` is the reverse. For ``vad`` the pieces themselves are
 judged, whatever the model says: audible sound of an utterance outside all pieces, and cuts within it. ``--minutes``
-takes several lengths: memory must not grow with them.
+takes several lengths: memory must not grow with them. Every digit is a word, because whisper-english writes numbers
+said one after the other, in two utterances, as one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,24 +118,31 @@ def judge_pieces(opened: Any, path: Path, facts: dict[str, Any]) -> dict[str, An
     }
 
 
-def judge(facts: dict[str, Any], alone: dict[str, str], text: str, language: str | None) -> dict[str, Any]:
-    """WER of the long text, and the words that only it, or only the utterances alone, have wrong."""
-    from speechtune.scoring.alignment import align
+def words_of(language: str | None) -> Callable[[str], list[str]]:
+    """What cuts a text into the words that are compared."""
     from speechtune.scoring.normalisers import get_normaliser
 
     normaliser = get_normaliser("whisper-english" if language == "en" else "whisper-basic")
+    return lambda text: re.sub(r"(?<=\d)(?=\d)", " ", normaliser(text)).split()
+
+
+def judge(facts: dict[str, Any], alone: dict[str, str], text: str, language: str | None) -> dict[str, Any]:
+    """WER of the long text, and the words that only it, or only the utterances alone, have wrong."""
+    from speechtune.scoring.alignment import align
+
+    words_in = words_of(language)
     reference: list[str] = []
     edge: list[bool] = []
     right: list[bool] = []
     deleted_alone = 0
     for part in facts["parts"]:
-        words = normaliser(part["text"]).split()
-        steps = [one for one in align(words, normaliser(alone[part["id"]]).split()) if one.ref is not None]
+        words = words_in(part["text"])
+        steps = [one for one in align(words, words_in(alone[part["id"]])) if one.ref is not None]
         reference += words
         edge += [place in (0, len(words) - 1) for place in range(len(words))]
         right += [one.op == "equal" for one in steps]
         deleted_alone += sum(one.op == "delete" for one in steps)
-    steps = align(reference, normaliser(text).split())
+    steps = align(reference, words_in(text))
     inserted = sum(one.ref is None for one in steps)
     ops = [one.op for one in steps if one.ref is not None]
     assert len(ops) == len(right)
@@ -154,13 +164,12 @@ def judge(facts: dict[str, Any], alone: dict[str, str], text: str, language: str
 def errors_by_utterance(facts: dict[str, Any], text: str, language: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Word errors and reference words of each utterance of the long file; an insertion is the one's before it."""
     from speechtune.scoring.alignment import align
-    from speechtune.scoring.normalisers import get_normaliser
 
-    normaliser = get_normaliser("whisper-english" if language == "en" else "whisper-basic")
-    parts = [normaliser(part["text"]).split() for part in facts["parts"]]
+    words_in = words_of(language)
+    parts = [words_in(part["text"]) for part in facts["parts"]]
     owner = np.repeat(np.arange(len(parts)), [len(one) for one in parts])
     errors, place = np.zeros(len(parts), np.int64), 0
-    for step in align([word for one in parts for word in one], normaliser(text).split()):
+    for step in align([word for one in parts for word in one], words_in(text)):
         errors[owner[min(max(place - (step.ref is None), 0), len(owner) - 1)]] += step.op != "equal"
         place += step.ref is not None
     return errors, np.array([len(one) for one in parts])

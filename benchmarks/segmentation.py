@@ -5,6 +5,9 @@ over a noise bed. The transcript is their texts in a row, without any mark where
 first and last words of utterances are from the truth, words lost, doubled or put into a piece that does not hold their
 utterance, cuts that fall into sound, the longest piece, and the time it took.
 
+With ``--mode vad`` or ``fixed`` the recording is cut without its transcript: how much of the utterances' sound is in no
+piece, how many utterances are heard whole in one, and which cuts fall into sound.
+
 With ``--wrong 0.1`` the text of every tenth utterance is exchanged for another's: how many of those are marked?
 
     python benchmarks/segmentation.py --corpus CHILDREN --corpus ADULTS --model whisper-tiny.en --minutes 10
@@ -153,6 +156,29 @@ def _cuts(recording: Recording, pieces: list[Piece]) -> dict[str, int]:
     return {"edges_inside_utterances": inside, "edges_in_sound": in_sound}
 
 
+def measure_blind(recording: Recording, pieces: list[Piece]) -> dict[str, Any]:
+    """What can be said of pieces that hold no words."""
+    spans = [(round(one.start_s * SAMPLE_RATE_HZ), round(one.end_s * SAMPLE_RATE_HZ)) for one in pieces]
+    sound = missed = whole = 0
+    for truth in recording.truths:
+        hops = truth.start + HOP_SAMPLES * np.flatnonzero(truth.sound)
+        held = np.zeros(len(hops), bool)
+        for first, last in spans:
+            held |= (hops >= first) & (hops < last)
+        sound += len(hops)
+        missed += int((~held).sum())
+        whole += any(hops[0] >= first and hops[-1] < last for first, last in spans) if len(hops) else 1
+    return {
+        "sound_in_no_piece": round(missed / sound, 5),
+        "utterances_whole_in_one_piece": whole,
+        **_cuts(recording, pieces),
+        "pieces": len(pieces),
+        "longest_piece_samples": max(last - first for first, last in spans),
+        "mean_piece_s": float(np.mean([one.end_s - one.start_s for one in pieces])),
+        "share_of_recording_kept": round(sum(last - first for first, last in spans) / len(recording.waveform), 4),
+    }
+
+
 def _spread(errors_s: list[float]) -> dict[str, float]:
     values = np.abs(errors_s) * 1000
     found = {"median": np.median(values), "p90": np.percentile(values, 90), "p95": np.percentile(values, 95)}
@@ -171,17 +197,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, action="append", required=True)
     parser.add_argument("--model", default="whisper-tiny.en")
+    parser.add_argument("--mode", choices=["align", "vad", "fixed"], default="align")
+    parser.add_argument("--detector", choices=["silero", "energy"], default="silero", help="Of mode vad.")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--noise", type=Path, help="A noise bed; without it white noise.")
     parser.add_argument("--snr-db", type=float, default=25.0)
     parser.add_argument("--wrong", type=float, default=0.0, help="Share of utterances with another one's text.")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    from speechtune.decoding.forced_alignment import open_aligner
-
     recording = build(
         arguments.corpus, 60 * arguments.minutes, arguments.noise, arguments.snr_db, arguments.wrong, arguments.seed
     )
+    seconds = len(recording.waveform) / SAMPLE_RATE_HZ
+    if arguments.mode != "align":
+        config = SegmentationConfig(mode=arguments.mode, detector=arguments.detector)
+        utterance = Utterance(utterance_id="long", file_name="long.wav", text="", duration_s=seconds, language="en")
+        pieces = segment(utterance, recording.waveform, config)
+        facts = {"mode": arguments.mode, "minutes": round(seconds / 60, 2), "utterances": len(recording.truths)}
+        print(json.dumps(facts | measure_blind(recording, pieces), indent=1))
+        return
+    from speechtune.decoding.forced_alignment import open_aligner
+
     aligner = open_aligner(arguments.model, language="en")
     began, used = time.monotonic(), time.process_time()
     words = aligner.align(recording.waveform, recording.text, "en")
@@ -193,7 +229,6 @@ def main() -> None:
         def align(self, waveform: np.ndarray, text: str, language: str | None) -> list[TimedWord]:
             return words
 
-    seconds = len(recording.waveform) / SAMPLE_RATE_HZ
     utterance = Utterance(
         utterance_id="long", file_name="long.wav", text=recording.text, duration_s=seconds, language="en"
     )

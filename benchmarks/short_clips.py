@@ -9,7 +9,8 @@ interleaved: each system once, then each again. faster-whisper's batched pipelin
 places as ``clip_timestamps``, which is how it can batch short clips at all.
 
 ``--window-s 28`` joins the clips of a speaker, with pauses of 0.3 s, to windows of that length at most: what is left of
-the difference where there is nothing to fit.
+the difference where there is nothing to fit. ``--parts 2`` lets speechtune's CTranslate2 decode two halves of a batch
+at once, each with half of the threads, as its own choice of threads may.
 
 RUN should be trained at fitted context (a run of speechtune is); the others pad every clip to 30 s.
 """
@@ -19,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -47,9 +47,8 @@ def speechtune(job: dict[str, Any], *overrides: str, context: str = "fit") -> Te
     from speechtune.decoding.batched import transcribe
     from speechtune.decoding.sources import open_model
 
-    threads = [f"decoding.intra_threads={job['threads']}", "decoding.inter_threads=1"]
-    if os.environ.get("SHORT_CLIPS_TUNED"):
-        threads = []
+    parts = job["parts"]
+    threads = [f"decoding.intra_threads={job['threads'] // parts}", f"decoding.inter_threads={parts}"]
     opened = open_model(
         job["model"],
         language=job["language"],
@@ -142,6 +141,7 @@ SYSTEMS: dict[str, Callable[[dict[str, Any]], Texts]] = {
     "speechtune ctranslate2 fit float32": lambda job: speechtune(job, CT2),
     "speechtune ctranslate2 fit int8": lambda job: speechtune(job, CT2, "decoding.compute_type=int8"),
     "speechtune ctranslate2 full float32": lambda job: speechtune(job, CT2, context="full"),
+    "speechtune ctranslate2 full int8": lambda job: speechtune(job, CT2, "decoding.compute_type=int8", context="full"),
     "transformers pipeline": transformers_pipeline,
     "faster-whisper float32": lambda job: faster_whisper(job, "float32", False),
     "faster-whisper int8": lambda job: faster_whisper(job, "int8", False),
@@ -234,6 +234,7 @@ def prepare(
         "ctranslate2": str(converted(opened.path, "float32")),
         "batch_size": arguments.batch_size,
         "threads": arguments.threads,
+        "parts": getattr(arguments, "parts", 1),
     }
     absent: dict[str, str] = {}
     if find_spec("faster_whisper") is None:
@@ -309,6 +310,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--parts", type=int, default=1, help="of a batch, decoded at once by our CTranslate2")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--shortest-s", type=float, default=1.0)
     parser.add_argument("--longest-s", type=float, default=10.0)
@@ -349,7 +351,8 @@ def main() -> None:
                 note(f"round {number + 1}, {system}: {result['seconds']:.2f} s")
         found = judge(clips, str(job["language"]), {name: runs for name, runs in results.items() if name not in absent})
     facts = {"model": job["model"], "clips": len(clips), "seconds_of_audio": round(clips.seconds_of_audio, 2),
-             "threads": arguments.threads, "rounds": arguments.rounds, "batch_size": arguments.batch_size}  # fmt: skip
+             "threads": arguments.threads, "parts": arguments.parts, "rounds": arguments.rounds,
+             "batch_size": arguments.batch_size}  # fmt: skip
     write_json(arguments.out / "short_clips.json", {**facts, "systems": found, "not_run": absent,
                                                     "provenance": provenance(None, **facts)})  # fmt: skip
     text = table(found, absent)

@@ -151,6 +151,27 @@ def test_a_hole_in_a_word_is_a_dropout_and_a_gated_pause_is_not(measure) -> None
     assert measure(faded).dropouts == 0
 
 
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_hole_that_took_the_first_or_last_sound_is_a_dropout_and_what_a_gate_or_a_pause_leaves_is_not(
+    measure, at_the_end: bool
+) -> None:
+    samples = noisy_voice(2.5)
+
+    def dropouts(change: slice, gated: bool = False) -> int:
+        torn = samples.copy()
+        torn[change] = 0
+        if gated:  # nothing sounds before the word but a click
+            torn[: change.start] = 0
+            torn[1_000:1_100] = 0.01
+        return measure(torn[::-1] if at_the_end else torn).dropouts
+
+    voice_starts = 8_000
+    assert dropouts(slice(voice_starts - 200, voice_starts + 1_200)) == 1
+    assert dropouts(slice(voice_starts - 5_000, voice_starts + 1_200)) == 0  # a pause: longer than 0.25 s
+    assert dropouts(slice(voice_starts - 200, voice_starts + 1_200), gated=True) == 0
+    assert dropouts(slice(3_000, 3_800)) == 0  # in the noise before it
+
+
 @pytest.mark.parametrize("mains_hz", [50, 60])
 def test_hum_is_found_and_named(measure, mains_hz: int) -> None:
     samples = noisy_voice(3.0, 0.7)
@@ -184,6 +205,19 @@ def test_two_registers_raise_the_speaker_score_and_one_does_not() -> None:
     assert score(np.concatenate([noisy_voice(2.5, pitch_hz=110), noisy_voice(2.5, pitch_hz=230)])) > 0.7
     assert score(noisy_voice(5.0, pitch_hz=110)) == 0.0
     assert score(noisy_voice(5.0, pitch_hz=230)) == 0.0
+
+
+def test_a_voice_that_stays_higher_is_another_one_and_a_voice_that_returns_is_not() -> None:
+    def score(*pitches_hz: float) -> float:
+        phase = 2 * np.pi * np.cumsum(np.repeat(pitches_hz, 9_600)) / 16_000
+        samples = sum(0.1 / number * np.sin(number * phase) for number in range(1, 11)).astype(np.float32)
+        frames = power_frames(samples)
+        return voices.several_speakers_score(frames, np.ones(len(frames), np.float32))
+
+    low, high = (150, 155, 148, 152), (198, 206, 197, 203)  # 5 semitones apart
+    assert score(*low, *high) > 0.7 and score(*high, *low) > 0.7
+    assert score(*(hz for pair in zip(low, high, strict=True) for hz in pair)) < 0.3
+    assert score(*low, *low) == score(*high, *high) == 0
 
 
 def test_equal_samples_have_one_hash_in_any_lossless_container(measure, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from speechtune.corpus import duplicates, fingerprint_pairs
 from speechtune.corpus.duplicates import duplicate_groups, duplicate_texts, linked_fingerprints, linked_texts
 from speechtune.corpus.fingerprint_pairs import near_duplicate_pairs
-from speechtune.corpus.groups import Groups
+from speechtune.corpus.groups import Groups, ordered
 
 
 def words(rng: random.Random, count: int) -> str:
@@ -34,6 +34,14 @@ def test_groups_are_those_of_a_search_by_hand() -> None:
     expected |= {int(a): int(a) for a, b in links if a == b and int(a) not in expected}
     assert dict(groups.members()) == expected
     assert [member for member, _ in groups.members()] == sorted(expected)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5_000])
+def test_the_order_is_that_of_a_stable_sort(count: int) -> None:
+    values = np.random.default_rng(4).integers(0, 900, count, dtype=np.uint32) * np.uint32(4_000_000)
+    order, in_order = ordered(values)
+    np.testing.assert_array_equal(order, np.argsort(values, kind="stable"))
+    np.testing.assert_array_equal(in_order, np.sort(values))
 
 
 def test_linked_texts_are_the_groups_of_the_pairs(tmp_path: Path) -> None:

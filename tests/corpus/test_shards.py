@@ -58,10 +58,31 @@ def test_parquet_with_another_column_name_and_many_row_groups(tmp_path: Path, ma
         assert np.array_equal(load_audio(corpus.path_of(one)), load_audio(path))
 
 
+def test_what_datasets_saved_to_disk(tmp_path: Path, make_audio: Any) -> None:
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    paths = [make_audio(tmp_path / f"{number}.wav") for number in range(5)]
+    rows = [{"audio": {"bytes": one.read_bytes(), "path": one.name}, "text": f"t {one.stem}, é"} for one in paths]
+    rows[1]["audio"] = {"bytes": None, "path": str(paths[1])}  # a row may only name its file
+    parts = {"train": rows[:3], "validation": rows[3:]}
+    saved = datasets.DatasetDict({name: datasets.Dataset.from_list(part) for name, part in parts.items()})
+    saved.save_to_disk(tmp_path / "in")
+    (tmp_path / "in/train/cache-1.arrow").write_bytes(b"what a map left behind")
+    assert find_importer(str(tmp_path / "in"), None).name == "shards"
+    corpus = Corpus.load(import_corpus(tmp_path / "in", tmp_path / "out").out)
+    assert [(one.text, one.split) for one in corpus] == [
+        (f"t {number}, é", "train" if number < 3 else "dev") for number in range(5)
+    ]
+    for one, path in zip(corpus, paths, strict=True):
+        assert np.array_equal(load_audio(corpus.path_of(one)), load_audio(path))
+
+
 def test_what_cannot_be_read_is_one_sentence(tmp_path: Path, make_audio: Any) -> None:
     (tmp_path / "x.tar").write_bytes(b"not a tar" * 100)
     with pytest.raises(InputError, match=r"x\.tar is not a readable tar shard"):
         import_corpus(tmp_path / "x.tar", tmp_path / "out")
+    (tmp_path / "x.arrow").write_bytes(b"not an arrow file" * 100)
+    with pytest.raises(InputError, match=r"x\.arrow is not a readable Arrow file"):
+        import_corpus(tmp_path / "x.arrow", tmp_path / "out", format="shards")
     with tarfile.open(tmp_path / "y.tar", "w") as tar:
         add(tar, "a.wav", make_audio(tmp_path / "a.wav").read_bytes())
     with pytest.raises(InputError, match=r"y\.tar row 1 has no transcript"):

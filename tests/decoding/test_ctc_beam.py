@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plain_kenlm
 import pytest
 import tiny_ctc
 import yaml
@@ -91,17 +92,28 @@ def test_fusion_ranks_by_acoustics_plus_language_model(model: NgramModel) -> Non
     assert text_of(found[0].tokens, labels) == max(totals, key=totals.__getitem__)
 
 
-def pyctcdecode(labels: list[str], arpa: Path | None, words: list[str] | None, alpha: float, beta: float) -> Any:
+def pyctcdecode(
+    labels: list[str], arpa: Path | None = None, words: list[str] | None = None, alpha: float = 0.5, beta: float = 1.5
+) -> Any:
     package = pytest.importorskip("pyctcdecode", reason="pyctcdecode wants numpy 1: pip install --no-deps it")
-    if arpa is not None:
-        pytest.importorskip("kenlm", reason="pyctcdecode asks KenLM")
     return package.build_ctcdecoder(labels, None if arpa is None else str(arpa), words, alpha, beta)
+
+
+@pytest.fixture(params=["kenlm", "plain"])
+def judge(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyctcdecode asks KenLM where it is installed, and always once `plain_kenlm`."""
+    if request.param == "kenlm":
+        pytest.importorskip("kenlm", reason="KenLM's Python package is not installed")
+        return
+    for name in ("decoder", "language_model"):
+        module = pytest.importorskip(f"pyctcdecode.{name}", reason="pyctcdecode wants numpy 1: pip --no-deps it")
+        monkeypatch.setattr(module, "kenlm", plain_kenlm, raising=False)
 
 
 @pytest.mark.parametrize("labels", [CHARACTERS, PIECES])
 @pytest.mark.parametrize("width", [3, 20])
 def test_beams_are_those_of_pyctcdecode(labels: list[str], width: int) -> None:
-    other = pyctcdecode(labels, None, None, 0.5, 1.5)
+    other = pyctcdecode(labels)
     for seed in range(12):
         log_probs = random_log_probs(np.random.default_rng(seed), 40, len(labels), 2.0)
         ours = beam_search(log_probs, units_of(labels), width, width, CtcGuide(CtcSearchConfig()))
@@ -110,6 +122,7 @@ def test_beams_are_those_of_pyctcdecode(labels: list[str], width: int) -> None:
         assert [one.log_prob for one in ours] == pytest.approx([one[3] for one in theirs])
 
 
+@pytest.mark.usefixtures("judge")
 @pytest.mark.parametrize("with_lexicon", [True, False])
 def test_fused_beams_are_those_of_pyctcdecode(model: NgramModel, tmp_path: Path, with_lexicon: bool) -> None:
     arpa = tmp_path / "lm.arpa"
@@ -221,7 +234,9 @@ def test_fusion_and_rescoring_change_what_is_found(ctc: Path, arpa: Path) -> Non
         ({"beams": 4, "search": {"prompt": "hello"}}, "search.prompt does not work with a CTC"),
         ({"beams": 4, "search": {"n_best": 5}}, "n_best is 5 and decoding.beams is 4"),
         ({"fallback": {"temperatures": [0.2]}}, "decoding.fallback does not work with a CTC"),
-        ({"boost": {"terms": ["abba"]}}, "decoding.boost does not work with a CTC"),
+        ({"boost": {"terms": ["abba"]}}, "boosted terms .* set decoding.beams=50"),
+        ({"beams": 4, "boost": {"terms": ["!"]}}, "no words"),
+        ({"beams": 4, "search": {"hotwords": ["abba"]}}, "name the terms in decoding.boost"),
         ({"ctc": {"lexicon": "nowhere.txt"}}, "set decoding.beams=50"),
         ({"beams": 4, "ctc": {"lexicon": "nowhere.txt"}}, "nowhere.txt cannot be read"),
         ({"beams": 4, "lm": {"model": "x.arpa", "use": "fuse-tokens"}}, "set use to fuse or rescore"),

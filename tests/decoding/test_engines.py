@@ -8,17 +8,18 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.table import Corpus
-from speechtune.decoding.batched import transcribe_corpus
+from speechtune.decoding.batched import plan_batches, transcribe_corpus
 from speechtune.decoding.config import DecodingConfig
 from speechtune.decoding.engines.converting import conversions_home, converted
 from speechtune.decoding.engines.threads import choose_threads
-from speechtune.decoding.sources import OpenedModel, open_model
+from speechtune.decoding.sources import OpenedModel, open_model, trained_for
 
 pytest.importorskip("ctranslate2")
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -91,6 +92,46 @@ def test_pieces_of_a_batch_decoded_at_once_stay_in_order(tiny_model: Path, tiny_
     first, second = (transcribe_corpus(one.family, corpus, one.decoding) for one in ways)
     assert ways[1].family.facts["inter_threads"] == 3  # type: ignore[attr-defined]
     assert [one.text for one in first] == [one.text for one in second]
+
+
+def test_windows_encoded_one_by_one_say_the_same(
+    tiny_model: Path, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from speechtune.decoding.engines import threads
+
+    corpus = Corpus.load(tiny_corpus)
+    one = opened(tiny_model, "decoding.engine=ctranslate2", "decoding.search.scores=always", context="full")
+    whole = transcribe_corpus(one.family, corpus, one.decoding)
+    sizes: list[int] = []
+
+    class Counted:
+        """The engine, telling what its encoder is given."""
+
+        device = "cpu"
+        generate = one.family.engine.generate  # type: ignore[attr-defined]
+
+        def encode(self, features: Any) -> Any:
+            sizes.append(features.shape[0])
+            return encode(features)
+
+    encode = one.family.engine.encode  # type: ignore[attr-defined]
+    monkeypatch.setattr(one.family, "engine", Counted())
+    monkeypatch.setattr(threads, "LONG_FRAMES", 200)
+    monkeypatch.setattr(threads, "PIECE_FRAMES", 700)  # two of this model's windows
+    found = transcribe_corpus(one.family, corpus, one.decoding)
+    assert sum(sizes) == len(corpus.utterances) and max(sizes) == 2
+    assert [row.text for row in found] == [row.text for row in whole]
+    assert [row.log_prob for row in found] == pytest.approx([row.log_prob for row in whole], abs=1e-3)
+    assert [row.no_speech_prob for row in found] == pytest.approx([row.no_speech_prob for row in whole], abs=1e-4)
+
+
+def test_a_cpu_gets_batches_of_twice_the_seconds(tiny_model: Path, tiny_corpus: Path) -> None:
+    corpus = Corpus.load(tiny_corpus)
+    sizes = []
+    for engine in ("torch", "ctranslate2"):
+        one = opened(tiny_model, f"decoding.engine={engine}", "decoding.batch_seconds=6", context="full")
+        sizes.append(max(len(batch) for batch, _ in plan_batches(one.family, corpus.utterances, one.decoding)))
+    assert sizes == [2, 4]  # windows of 3 s
 
 
 def test_a_conversion_is_kept_until_its_source_changes(tiny_model: Path, tmp_path: Path) -> None:
@@ -168,13 +209,13 @@ def test_threads_are_measured_once(tiny_model: Path, tmp_path: Path, monkeypatch
     assert threads._seconds(directory, "float32", (1, 1), sizes) > 0
 
 
-REAL = Path("/tmp/w/final/runs/children/model")
+STOCK = Path(os.environ.get("SPEECHTUNE_HOME", "~/.cache/speechtune")).expanduser() / "models" / "whisper-tiny.en"
 
 
 def test_text_on_real_clips_is_torchs(shared_speech: Path) -> None:
     from speechtune.models.obtaining import resolve_model
 
-    model = os.environ.get("SPEECHTUNE_TEST_MODEL") or str(REAL)
+    model = os.environ.get("SPEECHTUNE_TEST_MODEL") or str(STOCK)
     if not Path(model).is_dir():
         pytest.skip(f"no real model here ({model}); name one in SPEECHTUNE_TEST_MODEL")
     files = sorted((shared_speech / "speechocean762" / "children").rglob("*.ogg"))[:40:4]
@@ -185,7 +226,8 @@ def test_text_on_real_clips_is_torchs(shared_speech: Path) -> None:
 
     source = open_source(files[0].parent, window_s=30)
     corpus = Corpus(source.root, source.utterances[::60][:8])
-    for context in ("fit", "full"):
+    contexts = trained_for(Path(model)).get("audio_contexts", ["full"])  # a stock model loops at fitted context
+    for context in contexts:
         both = [
             open_model(model, context=context),
             open_model(model, context=context, overrides=["decoding.engine=ctranslate2"]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,24 @@ def test_neighbours_in_the_batch_change_nothing(family: Family) -> None:
     assert [len(one) for one in together] == [2, 1]
     assert together[1][0] is not None and alone[0][0] is not None
     assert together[1][0].total == pytest.approx(alone[0][0].total, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["moonshine", "canary"])
+def test_encoder_decoders_with_a_mask_agree_with_their_loss_in_any_batch(name: str, tmp_path: Path) -> None:
+    maker = importlib.import_module(f"tiny_{name}")
+    loaded = load_family(getattr(maker, f"make_{name}")(tmp_path / name, spread=0.2), device="cpu", language="en")
+    loaded.model.eval()
+    waves = [tones(1)[0], np.tile(tones(2)[1], 3)]
+    found = label_likelihoods(loaded, waves, [["bad cab", "c"], ["abba"]], 0)
+    for wave, texts, own in zip(waves, (["bad cab", "c"], ["abba"]), found, strict=True):
+        for text, one in zip(texts, own, strict=True):
+            totals = []
+            for form in written_forms(text):
+                tokens, prompt = loaded.tokens(form)
+                with torch.inference_mode():
+                    loss = loaded.model(**loaded.collate([Example(wave, tokens, prompt)], 0)).loss
+                totals.append(-float(loss) * (len(tokens) - prompt))
+            assert one is not None and one.total == pytest.approx(max(totals), rel=1e-4)
 
 
 def test_a_text_too_long_for_the_model_has_no_likelihood(family: Family) -> None:

@@ -156,9 +156,10 @@ def test_lines_above_data_are_passed_over_and_damage_is_named(tmp_path: Path) ->
         read_npz(path)
 
 
+@pytest.mark.parametrize("judge", ["kenlm", "plain_kenlm"])
 @pytest.mark.parametrize("order", [2, 3, 4])
-def test_scores_equal_kenlms(tmp_path: Path, order: int) -> None:
-    kenlm = pytest.importorskip("kenlm", reason="KenLM's Python package is not installed")
+def test_scores_equal_kenlms_and_the_definition(tmp_path: Path, order: int, judge: str) -> None:
+    kenlm = pytest.importorskip(judge, reason="KenLM's Python package is not installed")
     model = train_ngram(text(5), order).model
     write_arpa(model, tmp_path / "m.arpa")
     theirs = kenlm.Model(str(tmp_path / "m.arpa"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -109,6 +110,19 @@ def test_equal_to_sctk_on_random_texts(tmp_path: Path, vote: str, name: str, sys
         options = RoverOptions(vote, alpha, null_confidence)  # type: ignore[arg-type]
         for texts, expected in zip(many, theirs, strict=True):
             assert [one.word.key for one in rover(texts, options)] == expected
+
+
+@pytest.mark.parametrize(("vote", "name"), [("average", "meth1"), ("maximum", "maxconf"), ("share", "avgconf")])
+def test_equal_to_what_sctk_once_said(vote: str, name: str) -> None:
+    """The same comparison without SCTK: what version 2.4.10 made of these texts is written down."""
+    recorded = json.loads((Path(__file__).parent / "sctk_rover.json").read_text(encoding="utf-8"))
+    for row in recorded["rows"]:
+        if row["method"] == name:
+            texts = [
+                [Word(letter, letter, share / 64) for letter, share in zip(*one, strict=True)] for one in row["texts"]
+            ]
+            options = RoverOptions(vote, row["alpha"], row["null_confidence"])  # type: ignore[arg-type]
+            assert "".join(one.word.key for one in rover(texts, options)) == row["sctk"]
 
 
 def words(text: str, confidence: float = 1.0) -> list[Word]:

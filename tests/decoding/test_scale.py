@@ -19,8 +19,9 @@ from speechtune.audio.io import write_audio
 from speechtune.core.errors import InputError
 from speechtune.corpus.table import Corpus
 from speechtune.decoding.batched import transcribe_corpus
+from speechtune.decoding.config import DecodingConfig
 from speechtune.decoding.scale.inputs import Shard, Source
-from speechtune.decoding.scale.output import GrowingFile
+from speechtune.decoding.scale.output import GrowingFile, changed_settings
 from speechtune.decoding.scale.running import StreamOptions, transcribe_stream
 from speechtune.decoding.scale.workers import Opening
 from speechtune.decoding.sources import open_source
@@ -178,3 +179,14 @@ def test_shards_are_disjoint_and_complete(tmp_path: Path) -> None:
     for wrong in ("0/3", "4/3", "3", "a/b", "1/0"):
         with pytest.raises(InputError, match="as in 3/8"):
             Shard.parse(wrong)
+
+
+def test_a_setting_that_did_not_exist_yet_had_its_default() -> None:
+    own = {"decoding": DecodingConfig().model_dump(mode="json"), "model": "m"}
+    held = {"decoding": {name: value for name, value in own["decoding"].items() if name != "margin_s"}, "model": "m"}
+    assert changed_settings(held, own) == []
+    other = {**own, "decoding": {**own["decoding"], "margin_s": 0.4}}
+    assert changed_settings(held, other) == [("decoding.margin_s", 0.2)]
+    deeper = {**own, "decoding": {**own["decoding"], "search": {**own["decoding"]["search"], "n_best": 3}}}
+    assert changed_settings(held, deeper) == [("decoding.search.n_best", 1)]
+    assert changed_settings({**held, "model": "other"}, own) == [("model", "other")]

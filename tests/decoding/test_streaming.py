@@ -114,6 +114,9 @@ def test_latency_is_what_a_hand_computes() -> None:
     slow.feed(spoken(range(100, 110)))  # the draft at 1 s is done at 3 s, the next is of 3 s and done at 9 s
     assert [one.at_s for one in slow.committed] == pytest.approx([3.0, 3.0, 9.0, 9.0, 9.0, 9.0])
     assert slow.clock.busy_s == pytest.approx(8.0)
+    at_once = instant()
+    assert [at_once.after(heard_s, 1.0, 0.25) for heard_s in (1.0, 2.0, 1.5)] == [1.0, 2.0, 2.0]
+    assert at_once.busy_s == pytest.approx(0.75)
 
 
 def test_silence_commits_nothing_and_is_not_kept() -> None:

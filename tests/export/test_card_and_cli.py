@@ -15,6 +15,7 @@ from speechtune.export.clips import Clip, gather_clips
 from speechtune.export.exporting import ELSEWHERE, FORMATS, choose_format
 from speechtune.export.ladder import ladder_text, recommend, row_of
 from speechtune.export.limits import limits_of
+from speechtune.models.whisper import WhisperFamily
 
 pytest.importorskip("ctranslate2")
 pytest.importorskip("faster_whisper")
@@ -193,3 +194,7 @@ def test_a_clip_knows_its_length() -> None:
     import numpy as np
 
     assert Clip("x", np.zeros(8_000, np.float32), None).seconds == 0.5
+
+
+def test_the_families_table_names_every_format() -> None:
+    assert set(WhisperFamily.capabilities.exports) == set(FORMATS)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,20 +115,53 @@ def test_onnx_with_cache_equals_the_model_without(source: Any, onnx_directory: t
     assert np.abs(np.concatenate(logits, 1) - wanted).max() < tolerance
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"whisper-tiny.en is not on this machine ({REAL})")
-@pytest.mark.parametrize("kind", ["f16", "q8_0"])
-def test_a_real_model_hears_speech_in_whisper_cpp(kind: str, tmp_path: Path) -> None:
+def test_transformers_js_says_the_same(texts: Any, onnx_directory: tuple[Path, str], tmp_path: Path) -> None:
+    packages = os.environ.get("SPEECHTUNE_TRANSFORMERS_JS")
+    if not packages or not shutil.which("node"):
+        pytest.skip(
+            "node is not installed, or SPEECHTUNE_TRANSFORMERS_JS names no folder with @huggingface/transformers"
+        )
+    out, dtype = onnx_directory
+    paths = [tmp_path / f"{number}.f32" for number in range(len(texts.clips.clips))]
+    for path, clip in zip(paths, texts.clips.clips, strict=True):
+        clip.wave.astype("<f4").tofile(path)
+    job = {"dtype": "fp32" if dtype == "float32" else dtype, "clips": [str(path) for path in paths], "options": {}}
+    (tmp_path / "job.json").write_text(json.dumps(job), encoding="utf-8")
+    script = Path(__file__).with_name("transformers_js.mjs")
+    words = ["node", str(script), packages, str(out), str(tmp_path / "job.json")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout.splitlines()[-1])["texts"]
+    if dtype == "float32":
+        assert [one.strip() for one in said] == [one.text for one in texts.at("full")]
+    else:
+        assert len(said) == len(paths)  # random weights do not survive rounding; that they run is what counts
+
+
+@pytest.fixture(scope="module")
+def real_texts() -> Any:
+    """whisper-tiny.en's texts and timestamps of a second of silence and of spoken sentences, decoded once."""
     pytest.importorskip("pywhispercpp")
     pytest.importorskip("espeakng_loader", reason="espeak-ng is not installed, so there is no speech to try")
-    from speechtune.export.clips import gather_clips
+    from speechtune.export.clips import Clips, gather_clips
     from speechtune.export.gate import SourceTexts
     from speechtune.export.source import open_source
 
+    if not REAL.is_dir():
+        pytest.skip(f"whisper-tiny.en is not on this machine ({REAL})")
     source = open_source(str(REAL))
-    texts = SourceTexts(source, gather_clips(source, None, None, 4, 0))
-    to_ggml.write_ggml(source, tmp_path, kind)
-    found = judge(texts, tmp_path, to_ggml.legs(source, ["full"], kind), limits_of(kind))
+    made = gather_clips(source, None, None, 4, 0)
+    quiet, spoken = made.clips[0], sorted(made.clips[2:], key=lambda clip: clip.seconds)[:4]
+    texts = SourceTexts(source, Clips([quiet, *spoken], made.kind, made.origin, made.languages))
+    texts.at("full")
+    return texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["f16", "q8_0"])
+def test_a_real_model_hears_speech_in_whisper_cpp(kind: str, real_texts: Any, tmp_path: Path) -> None:
+    to_ggml.write_ggml(real_texts.source, tmp_path, kind)
+    found = judge(real_texts, tmp_path, to_ggml.legs(real_texts.source, ["full"], kind), limits_of(kind))
     assert found["passed"], found["reasons"]
     exact = found["legs"][0]
     assert exact["options"] == {"flash_attn": False}
@@ -133,22 +169,16 @@ def test_a_real_model_hears_speech_in_whisper_cpp(kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"whisper-tiny.en is not on this machine ({REAL})")
-def test_the_gate_sees_another_models_weights_in_whisper_cpp(tmp_path: Path) -> None:
-    pytest.importorskip("pywhispercpp")
-    pytest.importorskip("espeakng_loader", reason="espeak-ng is not installed, so there is no speech to try")
-    from speechtune.export.clips import gather_clips
-    from speechtune.export.gate import SourceTexts
-    from speechtune.export.source import open_source
-
-    source = open_source(str(REAL))
-    texts = SourceTexts(source, gather_clips(source, None, None, 4, 0))
-    texts.at("full")
-    model: Any = source.family.model
+def test_the_gate_sees_another_models_weights_in_whisper_cpp(real_texts: Any, tmp_path: Path) -> None:
+    model: Any = real_texts.source.family.model
+    lost = [layer.encoder_attn.out_proj.weight for layer in model.model.decoder.layers[::2]]
+    kept = [weight.detach().clone() for weight in lost]
     with torch.no_grad():  # half of the decoder's cross-attention is lost on the way
-        for layer in model.model.decoder.layers[::2]:
-            layer.encoder_attn.out_proj.weight.zero_()
-    to_ggml.write_ggml(source, tmp_path, "f16")
-    found = judge(texts, tmp_path, to_ggml.legs(source, ["full"], "f16")[:1], limits_of("f16"))
+        for weight in lost:
+            weight.zero_()
+        to_ggml.write_ggml(real_texts.source, tmp_path, "f16")
+        for weight, before in zip(lost, kept, strict=True):
+            weight.copy_(before)
+    found = judge(real_texts, tmp_path, to_ggml.legs(real_texts.source, ["full"], "f16")[:1], limits_of("f16"))
     assert not found["passed"]
     assert any("differ from the source's" in reason for reason in found["reasons"])

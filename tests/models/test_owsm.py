@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_ctc
 
 from speechtune.core.errors import InputError, SpeechtuneError
 from speechtune.models import owsm
@@ -26,6 +28,8 @@ for line in sys.stdin:
     result = {"hello": {"protocol": PROTOCOL}, "load": {"languages": ["eng"], "tasks": ["asr"], "parameters": 1}}.get(op)
     if op == "transcribe":
         result = [f"{len(np.load(path))} {np.load(path).dtype} {asked['language']} {asked['task']}" for path in asked["audio"]]
+    if op == "recognise":
+        result = [{"text": "ab", "tokens": 2, "score": -0.5 * asked["beam"]} for path in asked["audio"]]
     if op == "loss":
         sys.exit(3)
     if op == "train_lora":
@@ -132,8 +136,62 @@ def test_models_get_knows_owsm_by_name(tmp_path: Path, checkpoint: Path, monkeyp
     assert (got.family, got.licence, got.already_there) == ("owsm", "CC-BY-4.0", False)
     assert Checkpoint.find(got.path).weights.name == "valid.pth"
     assert get_model("owsm-v3.1-small").already_there and asked == ["hf:espnet/owsm_v3.1_ebf_small"]
-    with pytest.raises(InputError, match="loaded by ESPnet"):
-        resolve_model("owsm-v3.1-small")
+    assert resolve_model("owsm-v3.1-small") == got.path == resolve_model(got.path)
+    with pytest.raises(InputError, match="run speechtune models get owsm-ctc-v4"):
+        resolve_model("owsm-ctc-v4")
+
+
+def invoked(*words: object) -> tuple[int, str]:
+    from typer.testing import CliRunner
+
+    from speechtune.cli.app import build
+
+    done = CliRunner().invoke(build(), [str(word) for word in (*words, "--quiet", "--json")])
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def other_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interpreter that runs the stand-in whatever script it is given."""
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} {stand_in(tmp_path)}\n")
+    python.chmod(0o755)
+    monkeypatch.setenv(VARIABLE, str(python))
+
+
+@pytest.mark.usefixtures("other_python")
+def test_the_verbs_reach_the_other_process(checkpoint: Path, tmp_path: Path) -> None:
+    corpus = tiny_ctc.write_tones(tmp_path / "tones", ("ab", "ba"))
+    code, said = invoked("transcribe", checkpoint, corpus / "audio", "--language", "en", "--beams", 3)
+    rows = json.loads(said)["transcripts"]
+    assert code == 0 and [row["text"] for row in rows] == ["ab"] * 4
+    code, said = invoked("evaluate", checkpoint, corpus, "--split", "dev", "--language", "eng")
+    assert code == 0 and json.loads(said)["wer"] == 0.5
+    code, said = invoked("evaluate", checkpoint, corpus, "--split", "dev")
+    assert code == 2 and "an OWSM model needs a language: set --language" in said
+    code, said = invoked("transcribe", checkpoint, corpus / "audio", "--language", "fr")
+    assert code == 2 and "no language 'fr'" in said
+
+
+@pytest.mark.usefixtures("other_python")
+def test_what_only_a_model_in_this_process_can_do_is_one_sentence(checkpoint: Path, tmp_path: Path) -> None:
+    corpus = tiny_ctc.write_tones(tmp_path / "tones", ("ab", "ba"))
+    recipe = tiny_ctc.write_recipe(tmp_path / "recipe.yaml", checkpoint, corpus)
+    code, said = invoked("train", recipe, "--out", tmp_path / "run")
+    assert code == 2 and "OwsmWorker.train_lora" in said and not (tmp_path / "run").exists()
+    words = ("--language", "en", "decoding.search.n_best=2", "decoding.beams=2")
+    code, said = invoked("transcribe", checkpoint, corpus / "audio", *words)
+    assert code == 2 and "do not work with a owsm model" in said
+
+
+@pytest.mark.usefixtures("other_python")
+def test_a_baseline_compares_it_with_others(checkpoint: Path, tmp_path: Path) -> None:
+    corpus = tiny_ctc.write_tones(tmp_path / "tones", ("ab", "ba", "cab", "dad"))
+    other = tiny_ctc.make_ctc(tmp_path / "ctc", "wav2vec2-layer")
+    models = f"{checkpoint},{other}"
+    code, said = invoked("baseline", corpus, "--models", models, "--out", tmp_path / "search", "--language", "en")
+    assert code == 0, said
+    assert str(checkpoint) in json.dumps(json.loads(said))
 
 
 @pytest.mark.skipif(not ESPNET, reason=f"{VARIABLE} names no Python with ESPnet")
@@ -148,7 +206,10 @@ def test_espnet_trains_only_the_update_and_what_is_saved_is_what_was_trained(tmp
     texts = ["abba", "cab d"]
     with OwsmWorker(model) as there:
         assert there.about["languages"] == ["eng", "deu"] and there.about["tasks"] == ["asr", "st_deu"]
-        assert len(there.transcribe(waves, "eng")) == 2
+        heard = there.transcribe(waves, "eng")
+        rows = there.recognise(waves, "eng", beams=5)
+        assert [row["text"] for row in rows] == heard and all(row["score"] < 0 for row in rows)
+        assert len(there.recognise(waves, "eng", beams=1)) == 2 and there.about["longest_s"] == 2.0
         before = there.loss(waves, texts, "eng")
         assert there.loss(waves[::-1], texts[::-1], "eng")[::-1] == before
         assert there.loss(waves, texts, "deu") != before  # the language token is heard
@@ -162,3 +223,6 @@ def test_espnet_trains_only_the_update_and_what_is_saved_is_what_was_trained(tmp
             there.loss([np.zeros(40_000)], ["a"], "eng")
     with OwsmWorker(tmp_path / "saved") as there:
         assert there.loss(waves, texts, "eng") == pytest.approx(after, rel=1e-4)
+    corpus = tiny_ctc.write_tones(tmp_path / "tones", ("ab", "ba"))
+    code, said = invoked("evaluate", tmp_path / "saved", corpus, "--split", "dev", "--language", "en")
+    assert code == 0 and '"wer"' in said

@@ -321,6 +321,25 @@ def test_packs_hold_every_clip_once_within_the_bounds(models: dict[bool, Path]) 
     assert 0.34 < joined <= 0.44
 
 
+def test_packs_keep_to_a_cost_and_a_number_of_clips() -> None:
+    """Concat-mix: seconds x labels bounded; only what is above the bound alone may be above it."""
+    from speechtune.training.format_config import FormatConfig
+    from speechtune.training.format_plan import FormatPlan
+
+    rng = np.random.default_rng(3)
+    durations_s, tokens = rng.gamma(3, 1.2, 600).clip(0.3, 29.9), rng.integers(2, 60, 600).tolist()
+    pack = {"seconds": 30, "max_clips": 3, "max_cost": 300.0}
+    plan = FormatPlan(FormatConfig(pack=pack), [0] * 600, tokens, 223, 30.0)
+    units = plan.units(5, 0, list(range(600)), durations_s)
+    costs = [(unit.duration_s * sum(tokens[place] for place in unit.places), len(unit.places)) for unit in units]
+    assert all(cost <= 300 or clips == 1 for cost, clips in costs)
+    assert {clips for _, clips in costs} == {1, 2, 3} and sum(clips for _, clips in costs) == 600
+    free = FormatPlan(FormatConfig(pack={"seconds": 30}), [0] * 600, tokens, 223, 30.0)
+    assert len(free.units(5, 0, list(range(600)), durations_s)) < len(units)
+    with pytest.raises(ValueError, match=r"set pack\.seconds"):
+        FormatConfig(pack={"max_cost": 120})
+
+
 def test_times_in_a_pack_are_where_the_speech_is(corpus: Corpus, models: dict[bool, Path]) -> None:
     """The gaps are digital silence and the clips have no zero: the boundaries are read from the samples."""
     family = family_of(models, False)

@@ -109,6 +109,16 @@ def test_fp16_without_a_gpu_is_one_sentence() -> None:
         precision_of(TrainingConfig(precision="fp16"), "cpu")
 
 
+@pytest.mark.parametrize(("able", "expected"), [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx512_f", "fp32")])
+def test_bf16_on_a_processor_only_where_it_computes_it(
+    monkeypatch: pytest.MonkeyPatch, able: str, expected: str
+) -> None:
+    """Elsewhere bf16 is emulated and slower than fp32; asked for by name it is still what is used."""
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {able: True})
+    assert precision_of(TrainingConfig(precision="bf16_or_fp32"), "cpu") == expected
+    assert precision_of(TrainingConfig(precision="bf16"), "cpu") == "bf16"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
 def test_liger_without_a_gpu_is_one_sentence(tiny_model: Path) -> None:
     with pytest.raises(InputError, match="needs an NVIDIA GPU"):

@@ -6,12 +6,12 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from forked import Started
 
 from speechtune.training.trainer import MANIFEST, checkpoints, is_complete, newest_complete
 
@@ -20,17 +20,9 @@ def weights(run: Path) -> str:
     return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def start(recipe: Path, run: Path, *words: str, hook: str = "") -> subprocess.Popen[str]:
+def start(recipe: Path, run: Path, *words: str, hook: str = "") -> Started:
     """The real command; ``hook`` is Python that runs before it, to kill it at a chosen moment."""
-    code = f"import sys, os, signal\n{hook}\nsys.argv[0] = 'speechtune'\nfrom speechtune.cli.app import main\nmain()"
-    arguments = ["train", str(recipe), "--out", str(run), "--quiet", *words]
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
-        text=True,
-        stderr=subprocess.PIPE,
-        # A shell that runs the tests in its background has SIGINT ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    return Started(["train", recipe, "--out", run, "--quiet", *words], hook)
 
 
 KILL_INSIDE_CHECKPOINT = """
@@ -109,7 +101,7 @@ def test_the_weights_are_bit_identical_after_kills_at_every_kind_of_moment(
         adapter={"kind": adapter, "rank": 4, "alpha": 8, "dropout": 0.2},
     )
     whole = start(recipe, tmp_path / "whole")
-    assert whole.wait() == 0, whole.stderr.read() if whole.stderr else ""
+    assert whole.wait() == 0, whole.stderr()
     interrupted = tmp_path / "interrupted"
     for hook in (
         KILL_AT_STEP.format(step=1),
@@ -119,10 +111,10 @@ def test_the_weights_are_bit_identical_after_kills_at_every_kind_of_moment(
         KILL_WHILE_WRITING_MODEL,
     ):
         process = start(recipe, interrupted, "--resume", hook=hook)
-        assert process.wait() == -signal.SIGKILL, hook
+        assert process.wait() == -signal.SIGKILL, (hook, process.stderr())
         assert not (interrupted / "run.json").exists()
     last = start(recipe, interrupted, "--resume")
-    assert last.wait() == 0, last.stderr.read() if last.stderr else ""
+    assert last.wait() == 0, last.stderr()
     assert weights(interrupted) == weights(tmp_path / "whole")
     assert (interrupted / "metrics.jsonl").read_text().count('"dev"') == 3
     assert not list(interrupted.glob(".*"))
@@ -138,7 +130,7 @@ def test_an_interrupt_from_the_keyboard_leaves_a_run_that_resumes(
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait() == 130
-    assert process.stderr is not None and "interrupted" in process.stderr.read()
+    assert "interrupted" in process.stderr()
     assert newest_complete(run / "checkpoints") is not None
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import Started
 
 from speechtune.core.errors import InputError
 from speechtune.corpus.config import CurriculumConfig, DataConfig
@@ -331,14 +330,11 @@ def step(self, *a, **k):
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, *a, **k)
 transformers.Trainer.training_step = step
-sys.argv[0] = "speechtune"
-from speechtune.cli.app import main
-main()
 """
 
 
 def test_a_mixed_run_resumes_and_names_what_it_learnt_from(
-    write_recipe: Callable[..., Path], tiny_corpus: Path, tmp_path: Path, speechtune: Callable[..., Any]
+    write_recipe: Callable[..., Path], tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """The whole road with every option: killed and resumed, the same weights; a changed part is refused."""
     source = Corpus.load(tiny_corpus)
@@ -357,22 +353,22 @@ def test_a_mixed_run_resumes_and_names_what_it_learnt_from(
     training = {"checkpoint_every_steps": 1, "epochs": 3, "batch": {"utterances": 4}, "trackers": []}
     recipe = write_recipe(data=data, training=training, evaluation={"contexts": ["fit"], "scoring": {"resamples": 50}})
     run = tmp_path / "run"
-    done = speechtune("train", recipe, "--out", run, "--quiet")
-    assert done.returncode == 0, done.stderr
+    done = Started(["train", recipe, "--out", run, "--quiet"])
+    assert done.wait() == 0, done.stderr()
     facts = json.loads((run / "provenance.json").read_text())["data"]
     assert [part["weight"] for part in facts["mix"]] == [0.8, 0.2]
     assert facts["draw"]["epoch_utterances"] == round(facts["mix"][0]["kept"] / 0.8)
     assert facts["dropped_by_reason"]["speaker_id is s5"] > 0
     killed = tmp_path / "killed"
-    command = [sys.executable, "-c", KILL_AT_STEP_3, "train", str(recipe), "--out", str(killed), "--quiet"]
-    assert subprocess.run(command, check=False, capture_output=True).returncode == -signal.SIGKILL
-    done = speechtune("train", recipe, "--out", killed, "--quiet", "--resume")
-    assert done.returncode == 0, done.stderr
+    stopped = Started(["train", recipe, "--out", killed, "--quiet"], KILL_AT_STEP_3)
+    assert stopped.wait() == -signal.SIGKILL, stopped.stderr()
+    done = Started(["train", recipe, "--out", killed, "--quiet", "--resume"])
+    assert done.wait() == 0, done.stderr()
     first, second_run = ((one / "model" / "model.safetensors").read_bytes() for one in (run, killed))
     assert first == second_run
     (run / "run.json").unlink()
     second.utterances[0].text = "changed"
     second.save()
-    refused = speechtune("train", recipe, "--out", run, "--quiet", "--resume")
-    assert refused.returncode == 2
-    assert "second has changed since" in refused.stderr
+    refused = Started(["train", recipe, "--out", run, "--quiet", "--resume"])
+    assert refused.wait() == 2
+    assert "second has changed since" in refused.stderr()

@@ -22,6 +22,9 @@ _ZERO = 1.5 / 32768
 _DROPOUT_S = 0.005
 _EDGE_S = 0.01
 _EDGE_DB = -25.0
+_LIVE_S = 0.02
+_LONGEST_AT_BORDER_S = 0.25
+_FRAME_S = 0.01
 _SEGMENT_SAMPLES = SAMPLE_RATE_HZ // 2
 _SEGMENT_HOP = _SEGMENT_SAMPLES // 4
 _HARMONICS = 5
@@ -85,8 +88,36 @@ def channel_agreement(frames: npt.NDArray[np.float32], mono: Samples) -> tuple[f
     return correlation, max(0.0, decibels(apart / together) if together > 0 else -FLOOR_DB)
 
 
-def zero_runs(samples: Samples, rate_hz: int) -> list[tuple[int, int]]:
-    """Half-open runs of at least 5 ms of (16-bit) zeros that begin or end abruptly, in frames of ``samples``.
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A run of zeros with an abrupt edge, in seconds.
+
+    ``sound_before`` and ``sound_after`` say whether what lies between it and the beginning (end) of the recording is
+    sound of at least 20 ms rather than digital silence.
+    """
+
+    start_s: float
+    end_s: float
+    sound_before: bool
+    sound_after: bool
+
+    def tears(self, first_s: float, last_s: float) -> bool:
+        """Whether it tears speech that is heard from ``first_s`` to ``last_s``.
+
+        A hole that took the first (last) sound of a word with it is itself the border of what is heard. It counts if
+        it is no longer than 0.25 s (a longer one is a pause) and sound goes on beyond it: a noise gate that opens at
+        the first word has digital silence there.
+        """
+        if self.end_s <= first_s - _FRAME_S or self.start_s >= last_s + _FRAME_S:
+            return False
+        if self.start_s >= first_s and self.end_s <= last_s:
+            return True
+        sound = (self.start_s >= first_s or self.sound_before) and (self.end_s <= last_s or self.sound_after)
+        return sound and self.end_s - self.start_s <= _LONGEST_AT_BORDER_S
+
+
+def holes(samples: Samples, rate_hz: int) -> list[Hole]:
+    """Runs of at least 5 ms of (16-bit) zeros that begin or end abruptly.
 
     Abruptly: the 10 ms before or after are no quieter than 25 dB below the level of the whole. So digital silence
     between words, which a noise gate leaves, is not counted, and a hole torn into a word is.
@@ -99,13 +130,18 @@ def zero_runs(samples: Samples, rate_hz: int) -> list[tuple[int, int]]:
     starts, ends = edges[::2], edges[1::2]
     bound = float(np.dot(samples, samples)) / len(samples) * 10 ** (_EDGE_DB / 10)
     margin = max(1, round(_EDGE_S * rate_hz))
+    zeros = np.concatenate([[0], np.cumsum(ends - starts)])
+    least = max(1, round(_LIVE_S * rate_hz))
     found = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+    for number, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
         if end - start < _DROPOUT_S * rate_hz or start == 0 or end == len(samples):
             continue
         before, after = samples[max(0, start - margin) : start], samples[end : end + margin]
         if max(float(np.mean(np.square(side))) for side in (before, after)) >= bound:
-            found.append((start, end))
+            lead, trail = start, len(samples) - end
+            sound_before = lead - int(zeros[number]) >= max(least, lead / 2)
+            sound_after = trail - int(zeros[-1] - zeros[number + 1]) >= max(least, trail / 2)
+            found.append(Hole(start / rate_hz, end / rate_hz, sound_before, sound_after))
     return found
 
 

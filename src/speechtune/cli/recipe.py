@@ -1,4 +1,4 @@
-"""``speechtune recipe explain | check``."""
+"""``speechtune recipe explain | check | draws``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from speechtune.cli.common import Json, Outcome, Quiet, verb
+from speechtune.cli.common import Json, Outcome, Overwrite, Quiet, verb
 
 app = typer.Typer(help="What a recipe can say.", no_args_is_help=True)
 
@@ -56,5 +56,24 @@ def _check(
     return checked, yaml.safe_dump(checked, sort_keys=False, allow_unicode=True).rstrip()
 
 
+@verb
+def _draws(
+    recipe: Annotated[Path, typer.Argument(help="The recipe (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change, as in training.seed=1.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file (JSON lines).")] = Path("draws.jsonl"),
+    epoch: Annotated[list[int] | None, typer.Option("--epoch", help="Which epoch; repeatable. Default: 0.")] = None,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> Outcome:
+    """Write what each training example of an epoch is made of: clips, joins, augmentation; reads no audio."""
+    from speechtune.training.draws import write_draws
+    from speechtune.training.recipe import load_recipe
+
+    written = write_draws(load_recipe(recipe, overrides or []), out, epoch or [0], overwrite=overwrite)
+    return written.to_json(), str(written)
+
+
 app.command("explain")(_explain)
 app.command("check")(_check)
+app.command("draws")(_draws)

@@ -68,6 +68,7 @@ def write_card(
     storage = {
         "flac": "One 16-bit FLAC file (16 kHz, mono) per utterance below `audio/`; the table is `metadata.jsonl`.",
         "parquet": "Parquet shards below `data/`; the column `audio` holds `{bytes, path}` with 16 kHz mono FLAC.",
+        "arrow": "Arrow streams below `data/`; the column `audio` holds `{bytes, path}` with 16 kHz mono FLAC.",
         "webdataset": "Tar shards below `data/`; per utterance KEY.flac (16 kHz mono), KEY.txt and KEY.json.",
     }[output["format"]]
     parts = [

@@ -64,6 +64,25 @@ class CurriculumConfig(BaseModel):
     )
 
 
+class SplitConfig(BaseModel):
+    """Dividing ``data.corpus`` anew, in memory, as ``speechtune split`` with the same options divides it on disk."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dev: float = Field(0.1, ge=0, lt=1, description="Share of dev.")
+    test: float = Field(0.1, ge=0, lt=1, description="Share of test; 0: no such split.")
+    by: str = Field("speaker_id", description="Column whose groups stay together; none: split by utterance.")
+    stratify: list[str] = Field(default_factory=lambda: ["age"], description="Columns that every split should hold.")
+    seed: int = Field(0, description="Seed of the order in which groups are considered.")
+    test_list: str | None = Field(None, description="File with utterance ids or speakers: exactly they are test.")
+    dev_list: str | None = Field(None, description="The same for dev.")
+    allow_speaker_overlap: bool = Field(
+        False, description="Learn from what listed speakers also said; otherwise it is held out."
+    )
+    folds: int | None = Field(None, ge=2, description="Cross-validation: as many folds; needs fold.")
+    fold: int | None = Field(None, ge=1, description="The fold, from 1, that is the test split.")
+
+
 class DataConfig(BaseModel):
     """Which utterances are learnt from and which ones choose the model."""
 
@@ -72,6 +91,14 @@ class DataConfig(BaseModel):
     corpus: str = Field(description="Directory of a speechtune corpus (see speechtune import).")
     train_split: str = Field("train", description="Split that is learnt from.")
     dev_split: str = Field("dev", description="Split whose generated WER chooses the best model.")
+    split: SplitConfig | None = Field(
+        None, description="Divide the corpus anew for this run, whatever splits it has; none: its own splits."
+    )
+    deduplicate: bool = Field(
+        False,
+        description="Learn once from rows with the same samples and text, also of two parts of data.mix, and not at "
+        "all from those that are in the dev split too.",
+    )
     case: Literal["keep", "lower"] = Field(
         "keep", description="Letter case of the training text; lower suits transcripts that are all capitals."
     )

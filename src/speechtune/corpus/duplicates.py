@@ -28,7 +28,7 @@ from speechtune.corpus.fingerprint_pairs import (
     linked_fingerprints,
     near_duplicate_pairs,
 )
-from speechtune.corpus.groups import Groups
+from speechtune.corpus.groups import Groups, ordered
 from speechtune.corpus.text_keys import text_key
 
 __all__ = [
@@ -133,7 +133,8 @@ def linked_texts(
 ) -> Iterator[tuple[int, int]]:
     """The groups that nearly equal texts make: (number, least number of its group), ascending.
 
-    Memory: 45 bytes for each text and a constant; texts and bands are in temporary files.
+    Memory: 50 bytes for each text and a constant, half of them while a band is searched; texts and bands are in
+    temporary files.
 
     Args:
         rows: (number, `text_key` of a text) with ascending numbers and different keys, read once.
@@ -141,8 +142,8 @@ def linked_texts(
         folder: where the temporary files are (default: the system's place).
     """
     _check(similarity)
-    numbers = array("q")
-    with closing(_Keys(folder)) as keys:
+    numbers = array("I")
+    with closing(_Keys(folder, hashed=False)) as keys:
         for number, key in rows:
             numbers.append(number)
             keys.append(key)
@@ -159,24 +160,34 @@ def _check(similarity: float) -> None:
 
 
 class _Keys:
-    """Many short texts in a temporary file; a row costs 16 bytes of memory."""
+    """Many short texts in a temporary file; a row costs 16 bytes of memory (8 without ``hashed``)."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, hashed: bool = True) -> None:
         self._file: BinaryIO = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - close() closes it
         self._ends = array("q", [0])
         self.hashes = array("Q")
+        self._hashed = hashed
         self.empty = 0
 
     def append(self, key: str) -> None:
         encoded = key.encode("utf-8", "surrogatepass")
         self._file.write(encoded)
         self._ends.append(self._ends[-1] + len(encoded))
-        self.hashes.append(int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little"))
+        if self._hashed:
+            self.hashes.append(int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little"))
         self.empty += not encoded
 
     def __getitem__(self, row: int) -> str:
         self._file.seek(self._ends[row])
         return self._file.read(self._ends[row + 1] - self._ends[row]).decode("utf-8", "surrogatepass")
+
+    def some(self, rows: npt.NDArray[np.int64]) -> list[str]:
+        """The texts of ascending rows, read at once (with what lies between them)."""
+        start = self._ends[int(rows[0])]
+        self._file.seek(start)
+        block = self._file.read(self._ends[int(rows[-1]) + 1] - start)
+        spans = ((self._ends[row] - start, self._ends[row + 1] - start) for row in rows.tolist())
+        return [block[first:last].decode("utf-8", "surrogatepass") for first, last in spans]
 
     def close(self) -> None:
         self._file.close()
@@ -221,9 +232,7 @@ def _candidates(keys: _Keys, distinct: npt.NDArray[np.int64], folder: Path | Non
                 spill.write(chunk[:, band].tobytes())
         for band in range(_BANDS):
             spill.seek(4 * band * count)
-            values = np.frombuffer(spill.read(4 * count), dtype=np.uint32)
-            order = np.argsort(values, kind="stable")
-            values = values[order]
+            order, values = ordered(np.frombuffer(spill.read(4 * count), dtype=np.uint32))
             for step in range(1, _NEIGHBOURS + 1):
                 equal = np.flatnonzero(values[step:] == values[:-step])
                 if not len(equal):
@@ -244,7 +253,7 @@ def _parts(values: npt.NDArray[np.int64], size: int) -> Iterator[npt.NDArray[np.
 
 def _bands(keys: _Keys, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint32]:
     """One hash for each row and band (rows, `_BANDS`): equal where all MinHash values of the band are equal."""
-    texts = [keys[int(row)].center(_SHINGLE_CHARS) for row in rows]
+    texts = [text.center(_SHINGLE_CHARS) for text in keys.some(rows)]
     codes = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     lengths = np.array([len(text) for text in texts])
     shingles = _mix(codes[:-3] + _mix(codes[1:-2] + _mix(codes[2:-1] + _mix(codes[3:]))))

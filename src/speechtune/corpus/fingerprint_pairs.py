@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from speechtune.core.errors import InputError
-from speechtune.corpus.groups import Groups
+from speechtune.corpus.groups import Groups, ordered
 
 _PROJECTIONS = tuple(np.uint32(mask) for mask in (0x00FFFFFF, 0xFFFFFF00, 0xFFF00FFF, 0xF0F7BF6F))
 """Bits that must agree: 24 of the 32 or more, chosen differently, so that a flipped bit does not hide every match."""
@@ -99,14 +99,14 @@ def linked_fingerprints(
 ) -> Iterator[tuple[int, int]]:
     """The groups that the pairs of `near_duplicate_pairs` make: (number, least number of its group), ascending.
 
-    Memory: 33 bytes for each recording and a constant; fingerprints and matches are in temporary files.
+    Memory: 21 bytes for each recording and a constant; fingerprints and matches are in temporary files.
 
     Args:
         fingerprints: (number, sub-fingerprints) with ascending numbers, read once.
         max_distance, max_offset_frames, min_overlap_frames: as in `near_duplicate_pairs`.
         folder: where the temporary files are (default: the system's place).
     """
-    numbers = array("q")
+    numbers = array("I")
     with _searching(fingerprints, numbers, max_distance, max_offset_frames, min_overlap_frames, folder) as search:
         groups = Groups(len(numbers))
         for firsts, seconds, _, _ in search.pairs():
@@ -135,7 +135,7 @@ def _searching(
         raise InputError(f"max_distance must be between 0 and 0.4, not {max_distance}: 0.5 is unrelated audio")
     if max_offset < 0 or min_overlap < 1:
         raise InputError("max_offset_frames must not be negative and min_overlap_frames at least 1")
-    ends, sounding = array("q", [0]), array("q")
+    ends, sounding = array("q", [0]), array("I")
     with tempfile.TemporaryFile(dir=folder) as spill:
         for name, fingerprint in fingerprints:
             if len(fingerprint) % 4:
@@ -144,7 +144,7 @@ def _searching(
             ids.append(name)
             ends.append(ends[-1] + len(fingerprint) // 4)
             sounding.append(int(np.count_nonzero(np.frombuffer(fingerprint, "<u4"))))
-        bounds, heard = np.frombuffer(ends, np.int64), np.frombuffer(sounding, np.int64) if ids else np.zeros(0, "i8")
+        bounds, heard = np.frombuffer(ends, np.int64), np.frombuffer(sounding, "u4") if ids else np.zeros(0, "u4")
         yield _Search(spill, bounds, heard, max_distance, max_offset, min_overlap, folder)
 
 
@@ -169,7 +169,7 @@ class _Search:
 
     file: BinaryIO
     ends: Ints
-    sounding: Ints
+    sounding: Frames
     max_distance: float
     max_offset: int
     min_overlap: int
@@ -216,13 +216,14 @@ class _Search:
         """What follows each place, read from the file from front to back."""
         total, width = int(self.ends[-1]), _LOOKS_FRAMES[-1]
         windows = np.zeros((len(places), width), dtype=np.uint32)
+        block = np.zeros(min(total, _PART_FRAMES) + width - 1, dtype="<u4")
+        following = np.lib.stride_tricks.sliding_window_view(block, width)
         for start in range(0, total, _PART_FRAMES):
             end = min(total, start + _PART_FRAMES)
             low, high = np.searchsorted(places, [start, end])
             if low < high:
-                block = self._read(start, min(total, end + width - 1))
-                block = np.concatenate([block, np.zeros(end + width - 1 - start - len(block), dtype=np.uint32)])
-                following = np.lib.stride_tricks.sliding_window_view(block, width)
+                self.file.seek(4 * start)
+                block[self.file.readinto(block[: end + width - 1 - start].data.cast("B")) // 4 :] = 0  # type: ignore[attr-defined]
                 for some in range(low, high, _BATCH // 2):
                     till = min(high, some + _BATCH // 2)
                     windows[some:till] = following[places[some:till] - start]
@@ -285,9 +286,7 @@ def _key(frames: Frames, mask: np.uint32) -> Frames:
 
 def _matches(frames: Frames, mask: np.uint32) -> Iterator[tuple[Ints, Ints]]:
     """Pairs of indices of frames that agree in the bits of a mask, the lower first, in batches."""
-    keys = _key(frames, mask)
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
+    order, keys = ordered(_key(frames, mask))
     for step in range(1, _NEIGHBOURS + 1):
         equal = np.flatnonzero(keys[step:] == keys[:-step])
         if not len(equal):

@@ -1,4 +1,4 @@
-"""Things that hang together through pairs, by number: 9 bytes each, however many pairs there are."""
+"""Things that hang together through pairs, by number: 5 bytes each, however many pairs there are."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 
 class Groups:
-    """Union-find over 0 to ``count`` - 1 whose representatives are the least members."""
+    """Union-find over 0 to ``count`` - 1 (at most 2^32) whose representatives are the least members."""
 
     def __init__(self, count: int) -> None:
-        self._parent = array("q", range(count))
+        self._parent = array("I", np.arange(count, dtype=np.uint32).tobytes())
         self._linked = bytearray(count)
 
     def _root(self, member: int) -> int:
@@ -33,3 +36,18 @@ class Groups:
         linked: Iterable[int] = (member for member, yes in enumerate(self._linked) if yes)
         for member in linked:
             yield member, self._root(member)
+
+
+def ordered(values: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+    """The order that sorts ``values``, equal ones in their places' order, and the sorted values.
+
+    Each value is sorted together with its place as one 64-bit number, in place: 16 bytes each while it lasts. The same
+    as numpy's stable ``argsort`` of 32-bit numbers, in less time.
+    """
+    packed = values.astype(np.uint64)
+    packed <<= np.uint64(32)
+    packed |= np.arange(len(values), dtype=np.uint32)
+    packed.sort()
+    packed &= np.uint64(0xFFFFFFFF)
+    order = packed.view(np.int64)
+    return order, values[order]

@@ -1,4 +1,4 @@
-"""How prepared utterances are stored: FLAC files beside a table, Parquet shards, or WebDataset tar shards.
+"""How prepared utterances are stored: FLAC files beside a table, Parquet or Arrow shards, or WebDataset tar shards.
 
 The same rows and samples always give the same bytes: nothing written here knows the time or the machine.
 """
@@ -64,9 +64,28 @@ def common_type(first: str | None, second: str | None) -> str:
 
 def write_parquet(path: Path, rows: Iterable[StoredRow], types: ColumnTypes) -> None:
     """A Parquet file with the given columns and an audio column ``{bytes, path}`` that ``datasets`` knows."""
+    schema = _schema(types)
+    from pyarrow import parquet
+
+    with _atomic(path) as draft, parquet.ParquetWriter(draft, schema) as writer:
+        for table in _tables(rows, types, schema):
+            writer.write_table(table)
+
+
+def write_arrow(path: Path, rows: Iterable[StoredRow], types: ColumnTypes) -> None:
+    """The columns of `write_parquet` as an Arrow IPC stream, which ``datasets`` maps into memory as it is."""
+    schema = _schema(types)
+    import pyarrow
+
+    with _atomic(path) as draft, pyarrow.ipc.new_stream(str(draft), schema) as writer:
+        for table in _tables(rows, types, schema):
+            writer.write_table(table)
+
+
+def _schema(types: ColumnTypes) -> Any:
+    """The columns as Arrow types, and as the features that ``datasets`` looks for in a schema's metadata."""
     try:
         import pyarrow
-        from pyarrow import parquet
     except ImportError as error:
         raise missing_extra("pyarrow", "hub") from error
     arrow = {"string": pyarrow.string(), "json": pyarrow.string(), "int64": pyarrow.int64()}
@@ -76,14 +95,18 @@ def write_parquet(path: Path, rows: Iterable[StoredRow], types: ColumnTypes) -> 
     features: dict[str, Any] = {AUDIO_COLUMN: {"sampling_rate": SAMPLE_RATE_HZ, "_type": "Audio"}}
     for name, kind in types.items():
         features[name] = {"dtype": "string" if kind == "json" else kind, "_type": "Value"}
-    schema = pyarrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
-    with _atomic(path) as draft, parquet.ParquetWriter(draft, schema) as writer:
-        for batch in _batches(rows, 100):  # row groups that stay small enough to stream and to preview
-            records = [
-                {AUDIO_COLUMN: {"bytes": row.flac, "path": row.audio_name}, **_typed(row.columns, types)}
-                for row in batch
-            ]
-            writer.write_table(pyarrow.Table.from_pylist(records, schema=schema))
+    return pyarrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def _tables(rows: Iterable[StoredRow], types: ColumnTypes, schema: Any) -> Iterator[Any]:
+    """Tables of a hundred rows: small enough to stream and to preview."""
+    import pyarrow
+
+    for batch in _batches(rows, 100):
+        records = [
+            {AUDIO_COLUMN: {"bytes": row.flac, "path": row.audio_name}, **_typed(row.columns, types)} for row in batch
+        ]
+        yield pyarrow.Table.from_pylist(records, schema=schema)
 
 
 def _typed(columns: dict[str, Any], types: ColumnTypes) -> dict[str, Any]:

@@ -74,10 +74,11 @@ def plan_batches(
             f"window is {limit_s:g} s: cut it into shorter utterances"
         )
     batches: list[tuple[list[Utterance], int]] = []
+    budget_s = config.batch_seconds * getattr(family, "batch_seconds_factor", 1.0)
     while ordered:
         n_frames = family.context_frames(ordered[0].duration_s + config.margin_s, config.context)
         window_s = limit_s if config.context == "full" else ordered[0].duration_s + config.margin_s
-        size = max(1, min(config.batch_size, int(config.batch_seconds / window_s)))
+        size = max(1, min(config.batch_size, int(budget_s / window_s)))
         batches.append((ordered[:size], n_frames))
         ordered = ordered[size:]
     return batches

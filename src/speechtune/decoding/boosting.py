@@ -20,9 +20,11 @@ class TermTree:
 
     Args:
         terms: token sequence to its bonus for each token.
+        sizes: how many times a token gets it; without them, once.
     """
 
-    def __init__(self, terms: Mapping[tuple[int, ...], float]) -> None:
+    def __init__(self, terms: Mapping[tuple[int, ...], float], sizes: Mapping[int, float] | None = None) -> None:
+        self._sizes = sizes or {}
         self._children: list[dict[int, int]] = [{}]
         self._bonus = [0.0]  # of the whole path to the node, finished or not
         self._kept = [0.0]  # of the longest term that ends on the path
@@ -37,7 +39,7 @@ class TermTree:
             if token not in self._children[node]:
                 self._children[node][token] = len(self._children)
                 self._children.append({})
-                self._bonus.append(self._bonus[node] + bonus)
+                self._bonus.append(self._bonus[node] + bonus * self._sizes.get(token, 1.0))
                 self._kept.append(self._kept[node])
                 self._fallback.append(0)
             node = self._children[node][token]

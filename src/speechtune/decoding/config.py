@@ -45,7 +45,10 @@ class DecodingConfig(BaseModel):
     )
     batch_size: int = Field(16, ge=1, description="Clips decoded together, of similar length.")
     batch_seconds: float = Field(
-        240.0, gt=0, description="Upper bound of clips x audio context in one batch, in seconds; guards memory."
+        240.0,
+        gt=0,
+        description="Upper bound of clips x audio context in one batch, in seconds; guards memory. CTranslate2 on a "
+        "CPU encodes long windows one by one and takes twice as much.",
     )
     margin_s: float = Field(
         0.2, ge=0, description="Silence added behind the longest clip of a batch at fit context, in seconds."
@@ -53,6 +56,13 @@ class DecodingConfig(BaseModel):
     max_new_tokens: int = Field(
         224, ge=1, description="Token limit of one clip (Whisper's own limit: half its text context)."
     )
+    tokens_per_s: float | None = Field(
+        None,
+        gt=0,
+        description="Token limit by length: tokens_at_least and so many a second, within max_new_tokens, so that a "
+        "loop on a short clip ends early; 25 is about three times fast speech. None: max_new_tokens alone.",
+    )
+    tokens_at_least: int = Field(16, ge=1, description="With tokens_per_s: the limit of the shortest clip.")
     search: SearchConfig = Field(
         default_factory=SearchConfig, description="N-best, penalties, sampling, prompt, prefix, suppressed tokens."
     )

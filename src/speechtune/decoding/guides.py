@@ -43,9 +43,8 @@ def build_guides(family: Family, config: DecodingConfig) -> list[Any]:
 
 def _ctc_guides(config: DecodingConfig) -> list[Any]:
     """The one guide of a CTC model's beam search."""
-    for name, active in (("fallback", config.fallback.active), ("boost", bool(config.boost.all_terms()))):
-        if active:
-            raise InputError(f"decoding.{name} does not work with a CTC model: remove it")
+    if config.fallback.active:
+        raise InputError("decoding.fallback does not work with a CTC model: remove it")
     from speechtune.decoding.lm.ctc_words import ctc_guide
 
     guide = ctc_guide(config)

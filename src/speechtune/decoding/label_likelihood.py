@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.modeling_outputs import BaseModelOutput
+from transformers.utils import ModelOutput
 
 from speechtune.core.errors import InputError
 from speechtune.models.capabilities import can
@@ -101,8 +103,7 @@ def _scored(
         return []
     model: Any = family.model
     device = next(model.parameters()).device
-    audio = family.collate([Example(waveform, rows[0][2], rows[0][3]) for waveform in waveforms], n_frames)
-    encoded = family.part("encoder")(audio["input_features"].to(device)).last_hidden_state
+    encoded = _encoded(family, waveforms, rows[0], n_frames)
     longest = max(len(tokens) for _, _, tokens, _ in rows) - 1
     at_once = max(1, int(2**28 / (4 * longest * int(model.config.vocab_size))))  # 256 MiB of logits
     found: list[np.ndarray] = []
@@ -111,13 +112,28 @@ def _scored(
         inputs = torch.zeros((len(part), longest), dtype=torch.long, device=device)
         for line, (_, _, tokens, _) in enumerate(part):
             inputs[line, : len(tokens) - 1] = torch.tensor(tokens[:-1])
-        states = encoded[torch.tensor([recording for recording, *_ in part], device=device)]
-        logits = model(encoder_outputs=(states,), decoder_input_ids=inputs, use_cache=False).logits
+        whose = torch.tensor([recording for recording, *_ in part], device=device)
+        states = type(encoded)(**{name: one[whose] for name, one in encoded.items()})
+        logits = model(encoder_outputs=states, decoder_input_ids=inputs, use_cache=False).logits
         for line, (_, _, tokens, prompt) in enumerate(part):
             own = logits[line, prompt - 1 : len(tokens) - 1].float().log_softmax(-1)
             wanted = torch.tensor(tokens[prompt:], device=device)
             found.append(own.gather(1, wanted[:, None])[:, 0].cpu().numpy())
     return found
+
+
+def _encoded(
+    family: Family, waveforms: Sequence[np.ndarray], row: tuple[int, int, list[int], int], n_frames: int
+) -> ModelOutput:
+    """What the encoder says of each recording: states, and their mask where there is one."""
+    encode = getattr(family, "encode", None)
+    if encode is not None:
+        found = encode(waveforms)
+        return type(found)(**{name: one for name, one in found.items() if isinstance(one, torch.Tensor)})
+    device = next(family.model.parameters()).device
+    audio = family.collate([Example(waveform, row[2], row[3]) for waveform in waveforms], n_frames)
+    states = family.part("encoder")(audio["input_features"].to(device)).last_hidden_state
+    return BaseModelOutput(last_hidden_state=states)
 
 
 def _summary(family: Family, tokens: Sequence[int], values: np.ndarray) -> Likelihood:

@@ -47,7 +47,9 @@ class BoostConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     terms: list[str] = Field(default_factory=list, description="Words or phrases, in any case.")
-    weight: float = Field(1.5, description="Natural log-probability added for each token of a term.")
+    weight: float = Field(
+        1.5, description="Natural log-probability added for each token of a term; CTC models: for each letter."
+    )
     weights: dict[str, float] = Field(default_factory=dict, description="Terms with weights of their own.")
 
     def all_terms(self) -> dict[str, float]:

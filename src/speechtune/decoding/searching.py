@@ -13,6 +13,7 @@ import numpy as np
 from speechtune.core.errors import InputError
 from speechtune.decoding.config import DecodingConfig
 from speechtune.decoding.search_blocks import FallbackConfig
+from speechtune.decoding.token_limits import limits_of, within_limit
 from speechtune.decoding.transcript import Transcript
 from speechtune.models.family import Family, Hypothesis
 from speechtune.models.search_config import SearchConfig
@@ -42,6 +43,10 @@ class Searcher:
                 f"decoding.search, fallback, boost and fused language models do not work with a {family.name} model: "
                 "remove them from decoding"
             )
+        if search.controls() and not hasattr(family, "prompt_for"):
+            raise InputError(
+                f"decoding.search.languages and task are Whisper's and this is a {family.name} model: remove them"
+            )
         self.finish = _finisher(config)
 
     def transcripts(self, names: Sequence[str], waveforms: Sequence[np.ndarray], n_frames: int) -> list[Transcript]:
@@ -56,11 +61,16 @@ class Searcher:
     def _generate(
         self, waveforms: Sequence[np.ndarray], n_frames: int, search: SearchConfig, beams: int
     ) -> list[Hypothesis]:
-        limit = self.config.max_new_tokens
+        limits = limits_of(self.config, waveforms)
+        limit = max(limits)
         if not self.extended:
-            return self.family.generate(waveforms, n_frames, limit, beams)
-        generate: Any = self.family.generate
-        return generate(waveforms, n_frames, limit, beams, search=search, guides=self.guides)
+            found = self.family.generate(waveforms, n_frames, limit, beams)
+        else:
+            generate: Any = self.family.generate
+            found = generate(waveforms, n_frames, limit, beams, search=search, guides=self.guides)
+        if self.config.tokens_per_s is None:
+            return found
+        return [within_limit(one, own, self.family) for one, own in zip(found, limits, strict=True)]
 
     def _fall_back(
         self, waveforms: Sequence[np.ndarray], n_frames: int, hypotheses: list[Hypothesis]

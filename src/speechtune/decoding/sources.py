@@ -81,7 +81,8 @@ def open_model(
     if not path.is_dir():
         raise InputError(f"{name} holds no finished model: wait for the run, or continue it with --resume")
     trained = trained_for(path)
-    family = open_engine(path, decoding, language or trained.get("language"))
+    first = decoding.search.languages[0] if decoding.search.languages else None
+    family = open_engine(path, decoding, language or trained.get("language") or first)
     contexts = trained.get("audio_contexts", list(family.contexts[-1:]))
     chosen = (decoding.context if "context" in given else context) or ("fit" if "fit" in contexts else "full")
     if chosen not in ("fit", "full"):

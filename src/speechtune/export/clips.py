@@ -103,9 +103,11 @@ def _of_run(source: Source) -> tuple[Path | None, str | None]:
 
     data = load_recipe(source.run / "recipe.yaml").data
     named = Path(data.corpus)
+    if data.split is not None:
+        note(f"the run divided {named} by itself (data.split), so clips are taken from all of it")
     for root in (Path(), *source.run.resolve().parents):
         if (root / named / METADATA).is_file():
-            return root / named, data.dev_split
+            return root / named, data.dev_split if data.split is None else None
     note(f"the run's corpus {named} is not here, so its dev set cannot be used")
     return None, None
 

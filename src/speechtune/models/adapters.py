@@ -66,6 +66,10 @@ def add_adapter(family: Family, adapter: AdapterConfig, steps: int, layout: Layo
                 f"adapter.also_train: {both[0]} has an adapter already: leave it out of targets or of here"
             )
     beside += [name for name in getattr(family, "fresh", ()) if name not in beside]  # a random head is trained always
+    if adapter.kind == "bottleneck":
+        from speechtune.models.bottleneck import add_bottlenecks
+
+        return add_bottlenecks(family, adapter, targets, beside)
     config = _peft_config(adapter, targets, beside, steps)
     if adapter.bits:
         from speechtune.models.quantised import quantise
@@ -122,8 +126,13 @@ def save_trained(family: Family, trained: torch.nn.Module, run: Path) -> None:
     An adapter on a quantised base is merged into the base in full precision, read again from its directory.
     """
     from speechtune.core.files import new_directory
+    from speechtune.models.bottleneck import has_bottlenecks, merge_bottlenecks, save_bottlenecks
 
-    if trained is not family.model:
+    if has_bottlenecks(family.model):
+        with new_directory(run / "adapter", overwrite=True) as draft:
+            save_bottlenecks(family, draft)
+        merge_bottlenecks(family)
+    elif trained is not family.model:
         with new_directory(run / "adapter", overwrite=True) as draft:
             save_adapter(trained, draft)
         if is_quantised(family.model):
@@ -201,7 +210,11 @@ def put_on(family: Family, directory: Path) -> Any:
 
     if not is_adapter(directory):
         raise InputError(f"{directory} is not an adapter directory (no {ADAPTER_CONFIG}): check the path")
+    from speechtune.models.bottleneck import is_bottleneck, put_bottlenecks
+
     try:
+        if is_bottleneck(directory):
+            return put_bottlenecks(family, directory)
         with _quiet_libraries():
             return PeftModel.from_pretrained(family.model, str(directory), low_cpu_mem_usage=False).eval()
     except (ValueError, RuntimeError, KeyError, OSError, TypeError) as error:

@@ -37,7 +37,12 @@ class CanaryFamily(Seq2SeqFamily):
     name = "canary"
     title = "a Canary model"
     capabilities = Capabilities(
-        title="Canary", loss="cross-entropy a token", frames_per_second=12.5, search=True, n_best=True
+        title="Canary",
+        loss="cross-entropy a token",
+        frames_per_second=12.5,
+        search=True,
+        n_best=True,
+        label_likelihood=True,
     )
     input_name = "input_features"
     layers: ClassVar[dict[str, dict[str, tuple[str, ...]]]] = {

@@ -100,13 +100,16 @@ class AdapterConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: Literal["none", "lora", "rslora", "dora", "adalora"] = Field(
+    kind: Literal["none", "lora", "rslora", "dora", "adalora", "bottleneck"] = Field(
         "none",
         description="none: train the weights themselves. lora: Hu et al. 2021 (arXiv 2106.09685). rslora: scaled by "
         "alpha / sqrt(rank) (arXiv 2312.03732). dora: direction and magnitude apart (arXiv 2402.09353). adalora: "
-        "ranks allocated during training (arXiv 2303.10512).",
+        "ranks allocated during training (arXiv 2303.10512). bottleneck: rank more hidden units beside each "
+        "feed-forward layer among the targets (parallel adapters, arXiv 2110.04366); merged, those layers are wider.",
     )
-    rank: int = Field(32, ge=1, description="Rank of the update; adalora: mean rank at the end.")
+    rank: int = Field(
+        32, ge=1, description="Rank of the update; adalora: mean rank at the end; bottleneck: its hidden units."
+    )
     alpha: float = Field(64.0, gt=0, description="Scale of the update; it is multiplied by alpha / rank.")
     dropout: float = Field(0.05, ge=0, lt=1, description="Dropout on the adapter's input.")
     targets: Selection = Field(
@@ -134,6 +137,8 @@ class AdapterConfig(BaseModel):
         if self.kind == "none" and (self.bits or self.per or self.also_train):
             given = "bits" if self.bits else "per" if self.per else "also_train"
             raise ValueError(f"adapter.{given} needs an adapter: set adapter.kind, as in lora")
+        if self.kind == "bottleneck" and self.bits:
+            raise ValueError("a bottleneck is not put on a quantised base: leave out bits, or use lora")
         if self.kind == "dora" and self.bits == 8:
             raise ValueError("dora reads the base's weights, and PEFT 0.21 cannot read them at 8 bits: use bits=4")
         return self

@@ -175,14 +175,18 @@ class CtcFamily:
             self.vocabulary.tokenizer = character_tokenizer(self.vocabulary.tokenizer.vocab, self.language)
             model.target_lang = self.language
 
-    def add_second_head(self, units: UnitKind, bpe_size: int, texts: Sequence[str], seed: int) -> None:
+    def add_second_head(
+        self, units: UnitKind, bpe_size: int, texts: Sequence[str], seed: int, *, own: bool = True
+    ) -> None:
         """An output layer over a second vocabulary, made from the texts; it is trained beside the head and not saved.
+
+        With ``own`` the texts are the head's labels, and are spelled as it spells them.
 
         Raises:
             InputError: the texts are empty.
         """
         settings = CtcConfig(head="new", units=units, bpe_size=bpe_size, unknown="remove")
-        self.second = build_vocabulary([self.written(text) for text in texts], settings)
+        self.second = build_vocabulary([self.written(text) for text in texts] if own else list(texts), settings)
         head: Any = self.part("head")
         width = head.in_features if isinstance(head, torch.nn.Linear) else head.in_channels
         with torch.random.fork_rng(devices=[]):

@@ -35,8 +35,8 @@ class WordScores(Protocol):
     def finished(self, state: Hashable, word: str) -> tuple[float, Hashable]:
         """What a word earns behind a state, and the next state."""
 
-    def unfinished(self, part: str) -> float:
-        """What the beginning of a word is charged until it is finished; minus infinity forbids it."""
+    def unfinished(self, part: str, state: Hashable = None) -> float:
+        """What the beginning of a word earns behind a state until it is finished; minus infinity forbids it."""
 
     def end(self, state: Hashable) -> float:
         """What the end of the text earns."""
@@ -110,7 +110,6 @@ class _Tree:
         self.units, self.scores = units, scores
         first = _Words(0.0, None if scores is None else scores.begin())
         self.root = first.parts[""] = _Node(first, "", 0.0, None, -1)
-        self._unfinished: dict[str, float] = {"": 0.0}
 
     def child(self, node: _Node, token: int) -> _Node:
         """The text with one more token."""
@@ -131,7 +130,7 @@ class _Tree:
                 part += text
         known = words.parts.get(part)
         if known is None:
-            known = words.parts[part] = _Node(words, part, words.score + self._charge(part), node, token)
+            known = words.parts[part] = _Node(words, part, words.score + self._unfinished(words, part), node, token)
         return known
 
     def finish(self, node: _Node) -> _Words:
@@ -149,13 +148,8 @@ class _Tree:
             words.then[part] = found
         return found
 
-    def _charge(self, part: str) -> float:
-        if self.scores is None:
-            return 0.0
-        charge = self._unfinished.get(part)
-        if charge is None:
-            charge = self._unfinished[part] = self.scores.unfinished(part)
-        return charge
+    def _unfinished(self, words: _Words, part: str) -> float:
+        return 0.0 if self.scores is None or not part else self.scores.unfinished(part, words.state)
 
 
 def beam_search(log_probs: np.ndarray, units: Units, beams: int, n_best: int, guide: CtcGuide) -> list[Found]:
@@ -260,7 +254,8 @@ def guide_of(guides: Sequence[Any], search: SearchConfig, beams: int) -> CtcGuid
     able = {"n_best", "early_stopping", "scores", "seed"}
     for name in SearchConfig.model_fields:
         if name not in able and getattr(search, name) != getattr(plain, name):
-            raise InputError(f"decoding.search.{name} does not work with a CTC model: remove it")
+            instead = "name the terms in decoding.boost" if name in ("hotwords", "glossary") else "remove it"
+            raise InputError(f"decoding.search.{name} does not work with a CTC model: {instead}")
     if search.n_best > beams:
         raise InputError(
             f"decoding.search.n_best is {search.n_best} and decoding.beams is {beams}: a CTC model keeps at most as "

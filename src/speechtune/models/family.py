@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -143,6 +143,7 @@ FAMILIES = {
     "moonshine": "speechtune.models.moonshine:MoonshineFamily",
     **dict.fromkeys(("parakeet_tdt", "parakeet_rnnt"), "speechtune.models.parakeet:ParakeetFamily"),
     "canary": "speechtune.models.canary:CanaryFamily",
+    "granite_speech": "speechtune.models.granite_speech:GraniteSpeechFamily",
 }
 """The class of each ``model_type``."""
 
@@ -163,6 +164,10 @@ def load_family(
 
         return load_adapted(path, language=language, device=device)
     name = family or family_of(path)
+    if name == "owsm":
+        from speechtune.models.owsm_family import OwsmFamily
+
+        return cast(Family, OwsmFamily.load(path, language=language, device=device or pick_device()))
     if name not in FAMILIES:
         reason = reason_against(name)
         if reason:
@@ -183,7 +188,7 @@ def _no_chatter() -> None:
 
 
 def family_of(path: Path) -> str:
-    """The ``model_type`` of a model directory.
+    """The ``model_type`` of a model directory; ``owsm`` for a checkpoint of ESPnet.
 
     Raises:
         InputError: there is no readable ``config.json``.
@@ -192,6 +197,10 @@ def family_of(path: Path) -> str:
     try:
         return str(json.loads(config.read_text(encoding="utf-8"))["model_type"])
     except FileNotFoundError as error:
+        from speechtune.models.owsm import is_checkpoint
+
+        if is_checkpoint(path):
+            return "owsm"
         raise InputError(f"{path} is not a model directory (no config.json): see speechtune models list") from error
     except (json.JSONDecodeError, KeyError) as error:
         raise InputError(f"{config} names no model_type: it is not a Transformers configuration") from error

@@ -67,6 +67,7 @@ def merge_adapters(
     difference = None
     total: dict[str, torch.Tensor] = {}
     original: dict[str, torch.Tensor] = {}
+    more = 0
     for adapter, factor in zip(adapters, factors, strict=True):
         _check_base(adapter, path)
         family = load_family(path, language=language, device="cpu")
@@ -84,12 +85,22 @@ def merge_adapters(
                 f"merging {adapter} changes what the model computes (the probe's loss by {100 * difference:.2g} %): "
                 "use the adapter unmerged"
             )
+        widened = family.model.state_dict()
+        if any(value.shape != original[name].shape for name, value in widened.items()):
+            if len(adapters) > 1 or factor != 1.0:
+                raise InputError(
+                    f"{adapter} is a bottleneck, whose merged model has wider layers: merge it alone, with weight 1"
+                )
+            more = sum(value.numel() - original[name].numel() for name, value in widened.items())
+            total = {name: torch.zeros_like(value, dtype=torch.float64) for name, value in widened.items()}
+            original = {name: value.detach().clone() for name, value in widened.items()}
+            continue
         for name, value in family.model.state_dict().items():
             total[name] += factor * (value.detach().double() - original[name].double())
     with torch.no_grad():
         for name, value in family.model.state_dict().items():
             value.copy_((original[name].double() + total[name]).to(value.dtype))
-    changed = sum(int((change != 0).sum()) for name, change in total.items())
+    changed = more + sum(int((change != 0).sum()) for name, change in total.items())
     named = {str(adapter): factor for adapter, factor in zip(adapters, factors, strict=True)}
     with new_directory(out, overwrite) as draft:
         family.save(draft)

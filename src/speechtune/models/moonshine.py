@@ -102,6 +102,7 @@ class MoonshineFamily(Seq2SeqFamily):
         frames_per_second=SAMPLE_RATE_HZ / 384,
         search=True,
         n_best=True,
+        label_likelihood=True,
     )
     mel_bins = 1
     layers: ClassVar[dict[str, dict[str, tuple[str, ...]]]] = {

@@ -5,15 +5,19 @@ from __future__ import annotations
 _NO_FAMILY = "Transformers has a loss for it, and no family is written for it yet"
 _TORCHAUDIO = "its features in Transformers are made by torchaudio, which is not among the packages of speechtune"
 
+_MISTRAL = (
+    "its tokenizer is mistral-common's, of which Transformers takes 1.11.5 or later and those ask for numpy below 2.4 "
+    "on Python up to 3.12, while speechtune is tested with numpy 2.4.6"
+)
+
 _RNNT = "it is an RNN-T model, for which Transformers registers no loss; Parakeet TDT and CTC can be used"
 
 REASONS: dict[str, str] = {
     "cohere_asr": f"Cohere ASR: {_NO_FAMILY}",
     "fun_asr_nano": f"Fun-ASR-Nano: {_TORCHAUDIO}",
     "glmasr": f"GLM-ASR: {_NO_FAMILY}",
-    "granite_speech": f"Granite-Speech: {_TORCHAUDIO}, and its loss divides by the batch, whatever is accumulated",
     "granite_speech5_ctc": f"Granite-Speech 5: {_TORCHAUDIO}",
-    "granite_speech_plus": f"Granite-Speech: {_TORCHAUDIO}",
+    "granite_speech_plus": f"Granite-Speech Plus: {_TORCHAUDIO}",
     "kyutai_speech_to_text": "Kyutai's models write text and silence in step with the sound; labels need a time for "
     "every word, which a transcript does not have",
     "moonshine_streaming": f"Moonshine Streaming: {_NO_FAMILY}; Moonshine (moonshine-tiny, moonshine-base) can be used",
@@ -21,9 +25,8 @@ REASONS: dict[str, str] = {
     "nemotron3_5_asr": f"Nemotron 3.5 ASR: {_RNNT}",
     "nemotron_asr_streaming": f"Nemotron ASR Streaming: {_RNNT}",
     "vibevoice_asr": f"VibeVoice-ASR: {_NO_FAMILY}",
-    "voxtral": "Voxtral: its processor needs mistral-common, and every clip is padded to 30 s; no family is written "
-    "for it yet",
-    "voxtral_realtime": "Voxtral Realtime: its processor needs mistral-common, and no family is written for it yet",
+    "voxtral": f"Voxtral: {_MISTRAL}",
+    "voxtral_realtime": f"Voxtral Realtime: {_MISTRAL}",
 }
 """By ``model_type``; the losses and packages are those of the library's own files."""
 

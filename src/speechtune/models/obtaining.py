@@ -31,7 +31,7 @@ from speechtune.models.checking import (
 from speechtune.models.family import FAMILIES
 from speechtune.models.importers.ctranslate2_whisper import ctranslate2_to_transformers
 from speechtune.models.importers.openai_whisper import find_model_file, openai_to_transformers
-from speechtune.models.owsm import fetch_owsm, is_owsm
+from speechtune.models.owsm import fetch_owsm, is_checkpoint, is_owsm
 from speechtune.models.packages import HUB_ALIASES, PACKAGED, PackagedModel, unknown_name
 
 LOADED = frozenset(FAMILIES)
@@ -81,7 +81,9 @@ def resolve_model(spec: str | Path) -> Path:
             return _get_packaged(PACKAGED[spec], target, overwrite=target.exists(), allow_download=False).path
         raise InputError(f"the model {spec} is not on this machine yet: run speechtune models get {spec}")
     if is_owsm(spec):
-        raise InputError(f"{spec} is loaded by ESPnet, not by this verb: use speechtune.models.owsm (docs/models.md)")
+        if is_checkpoint(models_home() / spec):
+            return models_home() / spec
+        raise InputError(f"the model {spec} is not on this machine yet: run speechtune models get {spec}")
     if spec in HUB_ALIASES or spec.startswith(hub.PREFIX):
         model = hub.HubModel.parse(_hub_spec(spec))
         for path in (models_home() / model.folder, hub.cached(model)):
@@ -98,6 +100,8 @@ def _resolve_path(spec: str) -> Path:
     for candidate in (path, path / "model"):
         if is_transformers(candidate):
             return candidate
+    if is_checkpoint(path):
+        return path
     if is_ctranslate2(path):
         raise InputError(f"{path} is a CTranslate2 model: convert it with speechtune models get {path} --out DIR")
     if find_model_file(path) is not None:
@@ -192,7 +196,7 @@ def _get_owsm(name: str, out: Path | None, overwrite: bool) -> Obtained:
     present = target.is_dir() and not overwrite
     path = fetch_owsm(name, target, overwrite)
     entry = catalogue().get(name)
-    checked = "complete; it is loaded by ESPnet (speechtune.models.owsm)"
+    checked = "complete; it is loaded by ESPnet (docs/models.md)"
     return Obtained(name, path, "owsm", f"hf:{entry.hub}", entry.licence.value, checked, already_there=present)
 
 

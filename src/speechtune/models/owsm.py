@@ -122,6 +122,13 @@ class OwsmWorker:
         self._check(language, task)
         return list(self._ask("transcribe", audio=self._written(waveforms), language=language, task=task))
 
+    def recognise(
+        self, waveforms: Sequence[np.ndarray], language: str, task: str = "asr", beams: int = 5
+    ) -> list[dict[str, Any]]:
+        """As `transcribe`, with so many beams: ``text``, ``tokens`` and, where ESPnet tells it, ``score`` of each."""
+        self._check(language, task)
+        return list(self._ask("recognise", audio=self._written(waveforms), language=language, task=task, beam=beams))
+
     def loss(
         self, waveforms: Sequence[np.ndarray], texts: Sequence[str], language: str, task: str = "asr"
     ) -> list[float]:
@@ -215,6 +222,17 @@ class OwsmWorker:
         self._log.flush()
         lines = (Path(self._folder.name) / "log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
         return lines[-1][:200] if lines else "it said nothing"
+
+
+def is_checkpoint(directory: Path) -> bool:
+    """Whether a directory holds the files of one ESPnet checkpoint, in it or below it."""
+    if not directory.is_dir() or (directory / "config.json").is_file():
+        return False
+    try:
+        Checkpoint.find(directory)
+    except InputError:
+        return False
+    return True
 
 
 def is_owsm(name: str) -> bool:

@@ -97,7 +97,8 @@ class Worker:
         others = {"<asr>", "<unk>", "<sos>", "<eos>", "<sop>"}
         languages = [one[1:-1] for one in special if len(one) == 5 and one[1:-1].isalpha() and one not in others]
         count = sum(one.numel() for one in self._model().parameters())
-        return {"parameters": count, "tasks": tasks, "languages": languages, "ctc": self.is_ctc}
+        about = {"parameters": count, "tasks": tasks, "languages": languages, "ctc": self.is_ctc}
+        return {**about, "longest_s": self._longest_samples() / 16_000}
 
     def do_transcribe(self, audio: list[str], language: str, task: str = "asr") -> list[str]:
         """The text of each ``.npy`` file (float32, mono, 16 kHz, at most 30 s)."""
@@ -111,6 +112,25 @@ class Worker:
                 found = found[0]
             texts.append(str(found[0][3] if len(found[0]) > 3 else found[0][0]).strip())
         return texts
+
+    def do_recognise(self, audio: list[str], language: str, task: str = "asr", beam: int = 5) -> list[dict[str, Any]]:
+        """As `do_transcribe`, with so many beams; ``score``: log-probability of the text, ``tokens``: its length."""
+        import numpy as np
+
+        self._model().eval()
+        search = getattr(self.speech2text, "beam_search", None)
+        if search is not None:
+            search.beam_size, search.pre_beam_size = beam, int(beam * getattr(search, "pre_beam_ratio", 1.5))
+        rows = []
+        for path in audio:
+            found = self.speech2text(np.load(path), lang_sym=f"<{language}>", task_sym=f"<{task}>")
+            first = (found[0] if isinstance(found, tuple) else found)[0]
+            text = first[3] if len(first) > 3 else first[0]
+            score = getattr(first[-1], "score", None)
+            rows.append(
+                {"text": str(text).strip(), "tokens": len(first[2]), "score": None if score is None else float(score)}
+            )
+        return rows
 
     def do_loss(self, audio: list[str], texts: list[str], language: str, task: str = "asr") -> list[float]:
         """The model's loss of each clip with its text, in evaluation mode."""
@@ -188,13 +208,17 @@ class Worker:
             raise ValueError(f"the model has no token {missing[0]}")
         return [known[one] for one in tokens]
 
+    def _longest_samples(self) -> int:
+        """What the model takes at once, at 16 kHz."""
+        conf = dict(getattr(self.speech2text.s2t_train_args, "preprocessor_conf", None) or {})
+        return int(float(conf.get("speech_length", 30)) * int(conf.get("fs", 16_000)))
+
     def _loss(self, path: str, text: str, language: str, task: str) -> Any:
         import numpy as np
         import torch
 
         device = next(self._model().parameters()).device
-        conf = dict(getattr(self.speech2text.s2t_train_args, "preprocessor_conf", None) or {})
-        samples = int(float(conf.get("speech_length", 30)) * int(conf.get("fs", 16_000)))
+        samples = self._longest_samples()
         wave = np.zeros(samples, np.float32)
         clip = np.load(path)
         if len(clip) > samples:

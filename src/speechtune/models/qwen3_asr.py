@@ -1,7 +1,7 @@
 """Qwen3-ASR behind the `Family` protocol, on Transformers' native class.
 
 Features are in `qwen3_asr_features`, the chat in `qwen3_asr_format`, the loss in `qwen3_asr_network`, decoding in
-`qwen3_asr_search`, the layout of Qwen's own package in `qwen3_asr_layout`.
+`speech_llm_search`, the layout of Qwen's own package in `qwen3_asr_layout`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from speechtune.models.qwen3_asr_features import ClipFeatures
 from speechtune.models.qwen3_asr_format import CHAT_TEMPLATE, ChatFormat, Prompt, language_name
 from speechtune.models.qwen3_asr_layout import TO_NATIVE, is_original, native_config
 from speechtune.models.qwen3_asr_network import IGNORED, Qwen3AsrNetwork, add_dropout
-from speechtune.models.qwen3_asr_search import padded, search_qwen3_asr
 from speechtune.models.search_config import SearchConfig
+from speechtune.models.speech_llm_search import padded, search_speech_llm
 from speechtune.models.trainable import Part
 
 MAX_AUDIO_S = 60.0
@@ -190,14 +190,30 @@ class Qwen3AsrFamily(BytePairText):
         search: SearchConfig | None = None,
         guides: Sequence[Any] = (),
     ) -> list[Hypothesis]:
-        """Greedy decoding, beam search or sampling; see `search_qwen3_asr`.
+        """Greedy decoding, beam search or sampling; see `search_speech_llm`.
 
         Raises:
             InputError: guides, which change scores token by token and know Whisper's tokens only.
         """
         if guides:
             raise InputError("decoding.boost and fused language models do not work with a Qwen3-ASR model: remove them")
-        return search_qwen3_asr(self, waveforms, max_new_tokens, beams, search or SearchConfig())
+        return search_speech_llm(self, waveforms, max_new_tokens, beams, search or SearchConfig())
+
+    @property
+    def filler(self) -> int:
+        """The token that stands where there is none."""
+        return self.format.end
+
+    def prompt_rows(self, waveforms: Sequence[np.ndarray], search: SearchConfig) -> list[list[int]]:
+        """The prompt of each clip, with what a search says beforehand and a place for each position of its audio."""
+        words = search.said_before()
+        tokens = self.format.prompt(self.prompt.with_more(words) if words else self.prompt, with_tag=True)
+        return [self.format.expand(tokens, self.front_end.tokens(len(one))) for one in waveforms]
+
+    def embed(self, tokens: torch.Tensor, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
+        """Prompts with the encoded audio in their places, (clips, positions, width)."""
+        model: Any = self.model
+        return model.embed(tokens, *self.front_end(waveforms, device=str(tokens.device)))
 
     def adapter_targets(self, roles: Sequence[str]) -> list[str]:
         """Full names of the linear layers that play the given roles, in one stack or both.

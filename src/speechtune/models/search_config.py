@@ -63,6 +63,14 @@ class SearchConfig(BaseModel):
         "put into the prompt behind the hotwords, as in Okonkwo (a doctor), EKG.",
     )
     prefix: str | None = Field(None, description="Text that every transcript begins with.")
+    languages: list[str] = Field(
+        default_factory=list,
+        description="Whisper: the languages of the prompt, in order, as in [zh, en] for speech that changes between "
+        "them (Peng et al. 2023, arXiv 2305.11095: one language token after the other). Empty: the model's one.",
+    )
+    task: Literal["transcribe", "translate"] = Field(
+        "transcribe", description="Whisper, multilingual: write what was said, or translate it into English."
+    )
     suppress: list[str] = Field(
         default_factory=list, description="Texts whose single tokens never occur, with and without a leading space."
     )
@@ -89,6 +97,10 @@ class SearchConfig(BaseModel):
             *([", ".join(terms) + "."] if terms else []),
             *([self.prompt.strip()] if self.prompt else []),
         ]
+
+    def controls(self) -> bool:
+        """Whether languages or the task of the prompt are others than the model's own."""
+        return bool(self.languages) or self.task != "transcribe"
 
     def is_plain(self) -> bool:
         """Whether nothing asks for more than one best hypothesis of plain greedy decoding or beam search."""

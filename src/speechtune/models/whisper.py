@@ -116,7 +116,7 @@ class WhisperFamily(BytePairText):
         label_likelihood=True,
         grpo=True,
         shrinks=True,
-        exports=("ctranslate2", "ggml", "onnx", "openai", "transformers"),
+        exports=("adapter", "ctranslate2", "ggml", "onnx", "openai", "transformers"),
     )
     contexts: tuple[Context, ...] = ("fit", "full")
 
@@ -130,7 +130,7 @@ class WhisperFamily(BytePairText):
         self.front_end = LogMel(self.mel_bins)
         self.window_frames = 2 * int(self.config.max_source_positions)
         self.limits = Limits(self.window_frames / FRAMES_PER_SECOND, int(self.config.max_target_positions))
-        self.prompt = self._prompt(language)
+        self.prompt = self.prompt_for([language] if language else [])
         self.eot: int = int(self.config.eos_token_id)
         if not getattr(self.generation_config, "is_multilingual", False):
             self.language = "en"
@@ -152,29 +152,36 @@ class WhisperFamily(BytePairText):
         model.get_encoder().embed_positions.requires_grad_(False)
         return cls(model.to(device), tokenizer, language)
 
-    def _prompt(self, language: str | None, task: str = "transcribe") -> list[int]:
+    def prompt_for(self, languages: Sequence[str], task: str = "transcribe") -> list[int]:
+        """Start of the transcript, languages in order (several for speech that changes between them), task, no times.
+
+        Raises:
+            InputError: the model has no such language or task, or is multilingual and none is given.
+        """
         ids = self.tokenizer.convert_tokens_to_ids
         start = int(self.config.decoder_start_token_id)
         no_timestamps = int(ids("<|notimestamps|>"))
         if not getattr(self.generation_config, "is_multilingual", False):
-            if language not in (None, "en"):
+            others = [one for one in languages if one != "en"]
+            if others:
                 raise InputError(
-                    f"this Whisper model knows English only, not {language!r}: "
+                    f"this Whisper model knows English only, not {others[0]!r}: "
                     "set model.base to a multilingual model such as whisper-base"
                 )
             if task != "transcribe":
                 raise InputError(f"an English-only Whisper model has no task {task!r}: use a multilingual one")
             return [start, no_timestamps]
-        if language is None:
+        if not languages:
             raise InputError(
                 "a multilingual Whisper model needs a language: set model.language or --language, as in en"
             )
-        languages = self.generation_config.lang_to_id
-        token = f"<|{language}|>"
-        if token not in languages:
-            known = ", ".join(sorted(name[2:-2] for name in languages))
-            raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
-        return [start, int(languages[token]), int(ids(f"<|{task}|>")), no_timestamps]
+        own = self.generation_config.lang_to_id
+        for language in languages:
+            if f"<|{language}|>" not in own:
+                known = ", ".join(sorted(name[2:-2] for name in own))
+                raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
+        spoken = [int(own[f"<|{language}|>"]) for language in languages]
+        return [start, *spoken, int(ids(f"<|{task}|>")), no_timestamps]
 
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Prompt, text (with the leading space that Whisper's own transcripts have) and end-of-text."""
@@ -190,7 +197,7 @@ class WhisperFamily(BytePairText):
         """What writes labels with timestamps, previous text and so on for this model."""
         return WhisperFormat(
             self.tokenizer,
-            lambda language, task: self._prompt(language or self.language, task),
+            lambda language, task: self.prompt_for([one for one in [language or self.language] if one], task),
             lambda language: "" if (language or self.language) in NO_SPACE_LANGUAGES else " ",
             max_tokens=self.limits.max_label_tokens,
             window_s=self.limits.max_audio_s,
@@ -315,6 +322,7 @@ class WhisperFamily(BytePairText):
             tokens=row[:length],
             log_prob=sum(counted) / max(len(counted), 1),
             truncated=not ended and length >= limit,
+            token_log_probs=counted[:length],
         )
 
     roles = (*_ROLES, *(f"{side}_{kind}" for side in ("encoder", "decoder") for kind in _ROLES))

@@ -47,6 +47,7 @@ def search_whisper(
     encoded = family.part("encoder")(features)
     hidden = encoded.last_hidden_state  # generate repeats it, in place, for every beam
     given, start = prompt_tokens(family, search)
+    head = len(control_tokens(family, search))
     limit = min(max_new_tokens, family.limits.max_label_tokens - len(given))
     if limit < 1:
         raise InputError(
@@ -78,8 +79,7 @@ def search_whisper(
         )
     kept = search.n_best
     log_probs, silence = teacher_forced(family, hidden, found, len(given), start, kept, config)
-    prefix = given[start:]
-    prefix = prefix[len(family.prompt) :]
+    prefix = given[start + head :]
     results = []
     for clip in range(len(waveforms)):
         lists = [
@@ -102,7 +102,18 @@ def prompt_tokens(family: WhisperFamily, search: SearchConfig) -> tuple[list[int
         room = family.limits.max_label_tokens // 2 - 1
         previous = [begin, *encode(" " + words, add_special_tokens=False)[-room:]]
     prefix = family.tokens(search.prefix)[0][len(family.prompt) : -1] if search.prefix else []
-    return [*previous, *family.prompt, *prefix], len(previous)
+    return [*previous, *control_tokens(family, search), *prefix], len(previous)
+
+
+def control_tokens(family: WhisperFamily, search: SearchConfig) -> list[int]:
+    """Start of the transcript, languages, task, and that there are no timestamps.
+
+    Raises:
+        InputError: the model has no such language or task.
+    """
+    if not search.controls():
+        return family.prompt
+    return family.prompt_for(search.languages or [family.language or ""], search.task)
 
 
 def _check(search: SearchConfig, beams: int) -> None:

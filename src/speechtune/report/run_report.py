@@ -47,7 +47,8 @@ def render(run: RunRecord) -> str:
     corpora = {}
     for one in chosen:
         measured = run.measurement(one.set_name, "after", one.context_after)
-        corpora[one.set_name] = load_set(measured) if measured else (None, "this set was not measured after training")
+        unmeasured = (None, "this set was not measured after training")
+        corpora[one.set_name] = load_set(measured, run.recipe.get("data")) if measured else unmeasured
     changes = [changed_utterances(run, one, *corpora[one.set_name]) for one in chosen if one.role != "guard"]
     shelf = ClipShelf()
     add_clips(changes, shelf)

@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from speechtune.core.errors import InputError
+from speechtune.corpus.reading import redivided
 from speechtune.corpus.table import Corpus
 from speechtune.report.charts import Curve, Dot, DotRow, dot_whisker, line_chart
 from speechtune.report.reading import Bounds, MeasurementRecord, RunRecord, SliceRecord, section
@@ -273,7 +274,7 @@ def data_facts(run: RunRecord) -> Facts:
     if "kept" in data:
         facts.append(("trained on", _amount(data["kept"], data.get("seconds_of_audio"), None)))
     try:
-        corpus = Corpus.load(Path(where))
+        corpus = redivided(Corpus.load(Path(where)), recipe)
     except (InputError, OSError) as error:
         return [*facts, ("splits", f"not known: {error}")]
     if data.get("fingerprint") not in (None, corpus.fingerprint()):

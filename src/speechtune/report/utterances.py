@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import groupby, zip_longest
 from pathlib import Path
+from typing import Any
 
 from speechtune.core.errors import InputError
+from speechtune.corpus.reading import redivided
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.transcript import read_transcripts
 from speechtune.report.audio_clips import Clip, ClipShelf
@@ -71,10 +73,10 @@ class SetChanges:
             yield from (one for one in pair if one is not None)
 
 
-def load_set(measured: MeasurementRecord) -> tuple[Corpus | None, str]:
-    """The utterances of a set, or why they cannot be had."""
+def load_set(measured: MeasurementRecord, data: dict[str, Any] | None = None) -> tuple[Corpus | None, str]:
+    """The utterances of a set, or why they cannot be had; ``data`` is the run's recipe's."""
     try:
-        corpus = Corpus.load(Path(measured.corpus))
+        corpus = redivided(Corpus.load(Path(measured.corpus)), data or {})
         return (corpus.split(measured.split) if measured.split else corpus), ""
     except (InputError, OSError) as error:
         return None, f"the corpus could not be read ({error})"

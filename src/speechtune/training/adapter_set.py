@@ -19,6 +19,7 @@ from speechtune.core.files import new_directory, read_json, write_json, write_te
 from speechtune.core.progress import note
 from speechtune.core.provenance import provenance
 from speechtune.corpus.conditions import Condition
+from speechtune.corpus.reading import load_corpus
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.training.processes import is_main_process, join_processes
 from speechtune.training.recipe import Recipe, load_recipe
@@ -57,7 +58,7 @@ def train_adapters(
     Raises:
         InputError: a column or slice names nothing, or the directory is taken.
     """
-    corpus = Corpus.load(recipe.data.corpus)
+    corpus = load_corpus(recipe.data)
     slices = slices_of(recipe, corpus)
     if is_main_process():
         _open(recipe, directory, resume)
@@ -120,6 +121,7 @@ def recipe_of(one: Slice, recipe: Recipe, directory: Path) -> Recipe:
     values = recipe.model_dump(exclude_unset=True, by_alias=True)
     values["adapter"]["per"] = None
     values["data"]["corpus"] = str(_slice_directory(directory, one, None))
+    values["data"].pop("split", None)  # the slices have their splits
     conditions = [*recipe.data.where, *one.where]
     values["data"]["where"] = [condition.model_dump() for condition in conditions]
     if recipe.upload.repo is not None:

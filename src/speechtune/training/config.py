@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from speechtune.audio.augment import AugmentConfig
 from speechtune.models.config import Context
+from speechtune.training.augment_by import AugmentByConfig
 from speechtune.training.averaging_config import AveragesConfig
 from speechtune.training.format_config import FormatConfig
 from speechtune.training.monitor.config import MonitorConfig
@@ -141,6 +142,9 @@ class TrainingConfig(BaseModel):
         description="Changes of the training waveforms (noise, reverb, codecs, ...); off unless a preset, a mixture or "
         "effects are given.",
     )
+    augment_by: AugmentByConfig = Field(
+        default_factory=AugmentByConfig, description="Other changes of the waveforms for some sources."
+    )
     dropout: float | None = Field(
         None,
         ge=0,
@@ -166,10 +170,11 @@ class TrainingConfig(BaseModel):
         default_factory=FormatConfig,
         description="What an example looks like to the decoder: times, previous text, packs, silence, language.",
     )
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Literal["auto", "fp32", "bf16", "fp16", "bf16_or_fp32"] = Field(
         "auto",
         description="Arithmetic under autocast; the weights stay fp32. auto: bf16 on GPUs that have it, fp16 on "
-        "older ones, fp32 on a CPU.",
+        "older ones, fp32 on a CPU. bf16_or_fp32: bf16 also on a CPU that computes it in hardware (AVX512-BF16, AMX), "
+        "fp32 elsewhere.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations to save memory.")
     compile: bool = Field(

@@ -34,7 +34,9 @@ from speechtune.corpus.config import DataConfig
 from speechtune.corpus.sampling import PoolDraw
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.models.family import Example, Family
+from speechtune.training.asides import Asides, Twofold, collate
 from speechtune.training.config import AudioContextConfig, BatchConfig, SpeedConfig, TrainingConfig
+from speechtune.training.draws import Change
 from speechtune.training.format_plan import Part, Unit
 from speechtune.training.formatting import TrainingFormat
 
@@ -78,7 +80,8 @@ class TrainingSet(Dataset[tuple[Example, float]]):
     """Utterances as examples; an item is asked for by a `Pick` and returned with its context.
 
     ``draw`` says which of them an epoch shows (``None``: each once); ``augment`` changes their waveforms before the
-    speed does; ``format`` puts clips together and writes labels in a training format (``None``: the family's own).
+    speed does; ``format`` puts clips together and writes labels in a training format (``None``: the family's own);
+    ``asides`` adds what some objectives want beside an example.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class TrainingSet(Dataset[tuple[Example, float]]):
         augment: Augment | None = None,
         masks: Masks | None = None,
         format: TrainingFormat | None = None,
+        asides: Asides | None = None,
     ) -> None:
         self.corpus = corpus
         self.utterances = utterances
@@ -101,6 +105,7 @@ class TrainingSet(Dataset[tuple[Example, float]]):
         self.augment = augment
         self.masks = masks
         self.format = format
+        self.asides = asides
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -116,6 +121,8 @@ class TrainingSet(Dataset[tuple[Example, float]]):
             frames = max(1, len(example.waveform) // HOP_SAMPLES)
             masks = self.masks(utterance, pick.epoch, pick.place, frames, self.family.mel_bins)
             example = replace(example, masks=masks)
+        if self.asides is not None:
+            example = self.asides.beside(example, self, pick)
         return example, pick.context_s
 
     def waveform(self, index: int, epoch: int, place: int, speed: float) -> Waveform:
@@ -145,7 +152,7 @@ def augment_for(config: TrainingConfig, pool: Corpus, window_s: float) -> Augmen
     def augment(utterance: Utterance, epoch: int, place: int) -> Callable[[Waveform], Waveform]:
         clip = clip_info(utterance)
         draw = augmenter.draw(rng_for(config.seed, epoch, f"{utterance.utterance_id}\n{place}"), clip)
-        return (lambda waveform: waveform) if draw is None else (lambda waveform: augmenter.apply(draw, waveform))
+        return Change(augmenter, draw)
 
     return augment
 
@@ -184,15 +191,20 @@ def masks_for(config: TrainingConfig, by_share: bool = False) -> Masks | None:
 
 
 class Collator:
-    """Examples and their contexts to the model's keyword arguments."""
+    """Examples and their contexts to the model's keyword arguments, with ``asides`` also what goes beside them."""
 
-    def __init__(self, family: Family) -> None:
+    def __init__(self, family: Family, asides: bool = False) -> None:
         self.family = family
+        self.asides = asides
 
     def __call__(self, items: list[tuple[Example, float]]) -> dict[str, torch.Tensor]:
         examples = [example for example, _ in items]
         longest_s = max(len(example.waveform) for example in examples) / 16_000
         context_s = max(max(context for _, context in items), longest_s)
+        if self.asides:
+            seconds = [one.second for one in examples if isinstance(one, Twofold) and one.second is not None]
+            context_s = max(context_s, *(len(one.waveform) / 16_000 for one in seconds), 0.0)
+            return collate(self.family, examples, self.family.context_frames(context_s))
         return self.family.collate(examples, self.family.context_frames(context_s))
 
 

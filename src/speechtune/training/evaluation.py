@@ -55,7 +55,8 @@ def sets_of(recipe: Recipe, corpus: Corpus) -> list[tuple[TestSet, Corpus]]:
     """
     found = []
     for wanted in recipe.test_sets():
-        whole = Corpus.load(wanted.corpus) if wanted.corpus else corpus
+        own = wanted.corpus is None or Path(wanted.corpus).resolve() == corpus.root.resolve()
+        whole = corpus if own or wanted.corpus is None else Corpus.load(wanted.corpus)
         found.append((wanted, whole.split(wanted.split) if wanted.split else whole))
     return found
 

@@ -16,6 +16,12 @@ class PackConfig(BaseModel):
     seconds: float = Field(
         0.0, ge=0, description="Clips are packed into windows of at most so many seconds (30 for Whisper); 0: off."
     )
+    max_clips: int | None = Field(None, ge=2, description="Most clips of a pack (8 in the challenge's concat-mix).")
+    max_cost: float | None = Field(
+        None,
+        gt=0,
+        description="Bound of seconds x label tokens of a pack (120 there); a clip above it stays by itself.",
+    )
     gap_s: tuple[float, float] = Field(
         (0.0, 0.5), description="Silence between two clips of a pack or a join, drawn uniformly from this range."
     )
@@ -115,6 +121,8 @@ class FormatConfig(BaseModel):
 
     @model_validator(mode="after")
     def _agrees(self) -> FormatConfig:
+        if self.pack.seconds == 0 and (self.pack.max_clips or self.pack.max_cost):
+            raise ValueError("pack.max_clips and pack.max_cost bound packs: set pack.seconds")
         if self.pack.seconds > 0 and self.join_share > 0:
             raise ValueError("join_share has no meaning beside pack.seconds: keep one of the two")
         if self.previous_text_share == 0 and (self.previous_text_by or self.previous_text_order):

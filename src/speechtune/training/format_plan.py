@@ -87,7 +87,8 @@ class FormatPlan:
         longest_s = min(self.config.pack.seconds, self.window_s) if packs else self.window_s
         order = rng.permutation(count)
         gaps_s = rng.uniform(*self.config.pack.gap_s, count)
-        most = np.full(count, count) if packs else rng.integers(2, 4, count)
+        most = np.full(count, self.config.pack.max_clips or count) if packs else rng.integers(2, 4, count)
+        cost = self.config.pack.max_cost
         joined = np.ones(count, dtype=bool) if packs else rng.random(count) < self.config.join_share
         units: list[Unit] = []
         groups: dict[Hashable, list[Unit]] = {}
@@ -99,7 +100,8 @@ class FormatPlan:
             for unit in found:
                 length_s = unit.duration_s + gap_s + seconds
                 spare_s = ROUNDING_S * (len(unit.places) + 1)
-                if length_s + spare_s <= longest_s and unit.tokens + tokens <= self.max_tokens:
+                fits = cost is None or length_s * (unit.tokens + tokens) <= cost
+                if fits and length_s + spare_s <= longest_s and unit.tokens + tokens <= self.max_tokens:
                     unit.places.append(place)
                     unit.gaps_s.append(gap_s)
                     unit.duration_s, unit.tokens = length_s, unit.tokens + tokens

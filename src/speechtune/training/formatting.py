@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from speechtune.audio.augment import AugmentConfig, Augmenter, EffectDraw, join_texts, rng_for
+from speechtune.audio.augment import AugmentConfig, AugmentDraw, Augmenter, EffectDraw, join_texts, rng_for
 from speechtune.audio.augment.effects.base import Effect
 from speechtune.audio.io import SAMPLE_RATE_HZ
 from speechtune.core.errors import InputError
@@ -146,10 +146,14 @@ class TrainingFormat:
         """The text an utterance is trained on."""
         return utterance.text.lower() if self.lower else utterance.text
 
-    def _without_speech(self, pick: Pick) -> Waveform:
+    def empty_draw(self, pick: Pick) -> AugmentDraw:
+        """What is heard in an example without speech."""
         name = f"empty\n{pick.place}"
         rng, span_s = rng_for(self.seed, pick.epoch, name), (pick.empty_s, pick.empty_s)
-        drawn = self.noises.draw_empty(rng, name, span_s, self.config.empty.noise_share)
+        return self.noises.draw_empty(rng, name, span_s, self.config.empty.noise_share)
+
+    def _without_speech(self, pick: Pick) -> Waveform:
+        drawn = self.empty_draw(pick)
         waveform = self.noises.apply(drawn, np.zeros(0, np.float32))
         peak = float(np.abs(waveform).max(initial=0.0))
         if peak > 1.0:
@@ -222,7 +226,8 @@ def format_for(config: TrainingConfig, pool: Pool, family: Family, *, lower: boo
     if not wanted.enabled:
         return None
     if wanted.groups:
-        _refuse_other_lengths(config.augment)
+        for augment in (config.augment, *config.augment_by.values.values()):
+            _refuse_other_lengths(augment)
     history = history_of(pool, wanted) if wanted.previous_text_share > 0 else None
     for column in (wanted.language_column, wanted.task_column):
         if column is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from speechtune.core.errors import InputError
 from speechtune.core.progress import note
 from speechtune.corpus.conditions import filter_utterances, number_of, require_column
 from speechtune.corpus.config import DataConfig, MixPart
+from speechtune.corpus.reading import SAID_IN_DEV, SAID_TWICE, repeated_rows
 from speechtune.corpus.sampling import Group, PoolDraw, subset_of_seconds, temperature_shares
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.models.family import Family
@@ -78,7 +80,7 @@ def training_pool(corpus: Corpus, family: Family, data: DataConfig, *, keep_empt
     """The utterances that a recipe's ``data`` names and a model can take, with the draw of its epochs.
 
     Args:
-        corpus: the whole of ``data.corpus``.
+        corpus: the whole of ``data.corpus``, with the splits that ``data.split`` asks for (`load_corpus`).
         family: says what the model can take.
         data: the recipe's section.
         keep_empty: take utterances without text (see ``training.format.keep_empty``).
@@ -91,6 +93,8 @@ def training_pool(corpus: Corpus, family: Family, data: DataConfig, *, keep_empt
     if data.mix:
         parts = _parts(corpus, family, data, dropped, keep_empty)
         _refuse_dev_audio(parts, corpus, data)
+        if data.deduplicate:
+            _deduplicate(corpus, [(part.corpus, part.utterances) for part in parts], data, dropped)
         utterances = [replace(row, file_name=str(_path(part, row))) for part in parts for row in part.utterances]
         owners = np.repeat(np.arange(len(parts)), [len(part.utterances) for part in parts])
         pool_corpus = Corpus(corpus.root, utterances, corpus.card)
@@ -98,6 +102,8 @@ def training_pool(corpus: Corpus, family: Family, data: DataConfig, *, keep_empt
         parts = []
         pool_corpus = corpus.split(data.train_split)
         utterances = _chosen(pool_corpus, family, data, MixPart(weight=1.0, hours=data.hours), dropped, keep_empty)
+        if data.deduplicate:
+            _deduplicate(corpus, [(pool_corpus, utterances)], data, dropped)
         owners = np.zeros(len(utterances), dtype=np.int64)
     keep = _positive_weights(utterances, data, dropped)
     keep = _few(keep, data, dropped)
@@ -163,6 +169,27 @@ def _chosen(
             note(f"{corpus.root} has less than the {part.hours:g} hours that are asked for: all of it is used")
         kept = [kept[index] for index in chosen]
     return kept
+
+
+def _deduplicate(
+    corpus: Corpus, parts: list[tuple[Corpus, list[Utterance]]], data: DataConfig, dropped: dict[str, int]
+) -> None:
+    """Take out, in place, what the dev split or an earlier row says with the same samples; ``dropped`` is added to."""
+    dev = [(corpus, row) for row in corpus.split(data.dev_split)]
+    learnt = [(whole, row) for whole, rows in parts for row in rows]
+    said = repeated_rows(learnt)
+    in_dev = repeated_rows([*dev, *learnt])[len(dev) :]
+    place = 0
+    for whole, rows in parts:
+        mine = slice(place, place + len(rows))
+        place += len(rows)
+        reasons = Counter(
+            SAID_TWICE if twice else SAID_IN_DEV for twice, known in zip(said[mine], in_dev[mine], strict=True) if known
+        )
+        _add(dropped, dict(reasons))
+        rows[:] = [row for row, known in zip(rows, in_dev[mine], strict=True) if not known]
+        if reasons and not rows:
+            raise InputError(f"data.deduplicate leaves nothing of {whole.root} to learn from: leave it out of the mix")
 
 
 def _usable(

@@ -17,6 +17,17 @@ from speechtune.training.config import TrainingConfig
 Precision = Literal["fp32", "bf16", "fp16"]
 
 
+def has_bf16(device: str) -> bool:
+    """Whether the device computes bf16 in hardware; a processor without it emulates it, slower than fp32.
+
+    Processors: x86 with AVX512-BF16 (AMD since Zen 4, Intel since Cooper Lake) or AMX.
+    """
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def precision_of(config: TrainingConfig, device: str) -> Precision:
     """The arithmetic of a training on ``cuda`` or ``cpu``.
 
@@ -27,6 +38,8 @@ def precision_of(config: TrainingConfig, device: str) -> Precision:
         if device != "cuda":
             return "fp32"
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    if config.precision == "bf16_or_fp32":
+        return "bf16" if has_bf16(device) else "fp32"
     if config.precision == "fp16" and device != "cuda":
         raise InputError("training.precision=fp16 needs a GPU and there is none: use auto, fp32 or bf16")
     return config.precision

@@ -159,7 +159,7 @@ def check_split_invariance(trainer: SpeechTrainer, items: list[Any]) -> str:
     Raises:
         PreflightError: they differ by more than 1 % (bf16 and fp16) or 0.1 % (fp32).
     """
-    collate = Collator(trainer.data.family)
+    collate = Collator(trainer.data.family, asides=trainer.data.asides is not None)
     whole, norm_whole = _accumulated_step(trainer, [collate(items)])
     parts, norm_parts = _accumulated_step(trainer, [collate([item]) for item in items])
     tolerance = 1e-3 if not (trainer.args.bf16 or trainer.args.fp16) else 1e-2
@@ -188,12 +188,15 @@ def check_gradients(model: torch.nn.Module) -> str:
     """After a backward pass every trainable parameter has a finite gradient that is not all zero, no frozen one has.
 
     LoRA's A matrices are exempt from "not all zero": their partner B starts at zero; so are both of AdaLoRA's, whose E
-    does.
+    does, and the layers into a bottleneck.
 
     Raises:
         PreflightError: naming the first parameter for which it is not so.
     """
+    from speechtune.models.bottleneck import WiderIn
+
     names = dict(model.named_parameters()).keys()
+    silent = {id(one) for module in model.modules() if isinstance(module, WiderIn) for one in module.of_adapter()}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             if parameter.grad is not None:
@@ -202,6 +205,7 @@ def check_gradients(model: torch.nn.Module) -> str:
         if parameter.grad is None or not bool(parameter.grad.isfinite().all()):
             raise PreflightError(f"preflight: the trainable parameter {name} receives no finite gradient")
         waits = "lora_A" in name or (".lora_B." in name and name.replace(".lora_B.", ".lora_E.") in names)
+        waits = waits or id(parameter) in silent
         if not waits and not bool(parameter.grad.any()):
             raise PreflightError(f"preflight: the gradient of {name} is zero everywhere: it would not be trained")
     trainable, total = count_parameters(model)

@@ -13,6 +13,7 @@ from speechtune.core.errors import InputError, explain_write_errors
 from speechtune.core.files import read_json, write_json, write_jsonl, write_text
 from speechtune.core.progress import Bar, note, set_quiet
 from speechtune.core.provenance import provenance
+from speechtune.corpus.reading import load_corpus
 from speechtune.corpus.table import Corpus
 from speechtune.models.adapters import describe_adapter, save_trained
 from speechtune.models.attention_dropout import set_attention_dropout
@@ -21,9 +22,11 @@ from speechtune.models.family import Family, load_family
 from speechtune.models.obtaining import resolve_model
 from speechtune.models.trainable import check_selection
 from speechtune.training.adapter_set import train_adapters
+from speechtune.training.asides import asides_for
+from speechtune.training.augment_by import augment_of
 from speechtune.training.averaging import AVERAGE, keep_the_best
 from speechtune.training.batch_finder import BatchFinder, record_name
-from speechtune.training.data import TrainingSet, augment_for, masks_for, sampler_for, total_steps
+from speechtune.training.data import TrainingSet, masks_for, sampler_for, total_steps
 from speechtune.training.evaluation import Measurement, compare_all, dev_metrics, measure, sets_of
 from speechtune.training.forgetting import GuardWatch, forgetting
 from speechtune.training.formatting import format_for
@@ -89,9 +92,9 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
     if recipe.adapter.per:
         return Run(*train_adapters(recipe, directory, resume, train))
     stages = stages_of(recipe, directory)
-    corpora = [Corpus.load(stage.recipe.data.corpus) for stage in stages]
+    corpora = [load_corpus(stage.recipe.data) for stage in stages]
     dev_splits = [corpus.split(stage.recipe.data.dev_split) for stage, corpus in zip(stages, corpora, strict=True)]
-    measured = sets_of(recipe, Corpus.load(recipe.data.corpus))
+    measured = sets_of(recipe, load_corpus(recipe.data))
     guards = GuardWatch(recipe, measured, directory)
     base = resolve_model(recipe.model.base)
     family = load_family(base, family=recipe.model.family, language=recipe.model.language)
@@ -163,16 +166,16 @@ def _announce(stage: Stage, started_from: Stage | None, pool: Pool) -> None:
 
 def training_set(pool: Pool, family: Family, recipe: Recipe) -> TrainingSet:
     """The examples of a training, with the changes of waveforms and features that its recipe asks for."""
-    learnt = Corpus(pool.corpus.root, pool.utterances)
     return TrainingSet(
         pool.corpus,
         pool.utterances,
         family,
         recipe.data,
         draw=pool.draw,
-        augment=augment_for(recipe.training, learnt, family.limits.max_audio_s),
+        augment=augment_of(recipe.training, pool, pool.utterances, family.limits.max_audio_s),
         masks=masks_for(recipe.training, by_share=not getattr(family, "draws_masks_by_share", True)),
         format=format_for(recipe.training, pool, family, lower=recipe.data.case == "lower"),
+        asides=asides_for(recipe.training, pool.utterances, family),
     )
 
 
@@ -216,6 +219,8 @@ def _same_recipe(old: Recipe, new: Recipe, stored: Path) -> None:
 def _value_at(values: dict[str, Any], key: str) -> Any:
     value: Any = values
     for part in key.split("."):
+        if value is None:  # a block that is not given
+            return None
         value = value[part]
     return value
 

@@ -94,8 +94,14 @@ def merge_adapter(adapter: Path, into: Path, base: str | None) -> Path:
     beside = adapter.parent / "model" / "speechtune.json"
     language = read_json(beside).get("language") if beside.is_file() else None
     family = load_family(source, language=language or _any_language(source), device="cpu")
+    from speechtune.models.bottleneck import is_bottleneck, put_bottlenecks
+
+    wrapped: Any
     try:
-        wrapped = PeftModel.from_pretrained(family.model, str(adapter))
+        if is_bottleneck(adapter):
+            wrapped = put_bottlenecks(family, adapter)
+        else:
+            wrapped = PeftModel.from_pretrained(family.model, str(adapter))
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"{adapter} does not fit the base {named} ({str(error).splitlines()[0]})") from error
     family.model = wrapped.merge_and_unload()

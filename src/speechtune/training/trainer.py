@@ -81,7 +81,7 @@ class SpeechTrainer(Trainer):
         """Batches as the sampler plans them; each process already has its own share."""
         workers = self.args.dataloader_num_workers
         in_steps = isinstance(self.sampler, StepSampler)
-        collate = Collator(self.data.family)
+        collate = Collator(self.data.family, asides=self.data.asides is not None)
         return DataLoader(
             StepSet(self.data) if in_steps else self.data,
             batch_sampler=self.sampler,

@@ -23,6 +23,7 @@ from speechtune.corpus.audit import engine
 from speechtune.corpus.audit.cache import MeasureCache
 from speechtune.corpus.audit.engine import AuditResult, audit
 from speechtune.corpus.audit.policy import Policy
+from speechtune.corpus.audit.rows import load_pyarrow
 
 SMALL_PIECES = """
 import sys
@@ -114,6 +115,33 @@ def test_the_cache_goes_by_content(noise_corpus: Path, tmp_path: Path) -> None:
     assert audit(noise_corpus, tmp_path / "a", workers=1).measured == 0
     soundfile.write(noise_corpus / "audio/4.wav", np.random.default_rng(9).normal(0, 0.05, 8_000), 16_000)
     assert audit(noise_corpus, tmp_path / "a", workers=1).measured == 1
+
+
+def test_what_is_nearly_equal_to_a_row_is_said_of_its_copies_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    steps = np.repeat(10 ** rng.uniform(-3, -1, 40), 1_600)  # noise whose colour and level change, 4 s
+    sound = np.convolve(steps * rng.standard_normal(len(steps)), np.ones(3) / 3, "same")
+    other = np.convolve(steps[::-1] * rng.standard_normal(len(steps)), np.ones(3) / 3, "same")
+    text = "seven quiet farmers painted the old wooden bridge"
+    rows = {
+        "first": (sound + 1e-4 * rng.standard_normal(len(sound)), text),
+        "near": (sound, f"{text}s"),
+        "unlike": (other, "nothing that the others say"),
+        "copy of near": (sound, f"{text}s"),
+        "copy of unlike": (other, "nothing that the others say"),
+    }
+    (tmp_path / "corpus").mkdir()
+    with (tmp_path / "corpus/metadata.jsonl").open("w") as table:
+        for number, (name, (samples, said)) in enumerate(rows.items()):
+            soundfile.write(tmp_path / f"corpus/{number}.wav", samples, 16_000)
+            row = {"utterance_id": name, "file_name": f"{number}.wav", "text": said, "duration_s": 4.0}
+            table.write(json.dumps(row) + "\n")
+    out = audit(tmp_path / "corpus", tmp_path / "a", workers=1).out
+    found = load_pyarrow().parquet.read_table(out / "audit.parquet").to_pydict()
+    assert found["duplicate_audio_of"] == [None, None, None, "near", "unlike"]
+    assert found["near_duplicate_audio_of"] == [None, "first", None, "first", None]
+    assert found["near_duplicate_text_of"] == [None, "first", None, "first", None]
+    assert found["near_label_conflict"] == [True, True, False, True, False]
 
 
 def test_severity_can_be_forced_and_full_lists_every_id(tmp_path: Path) -> None:

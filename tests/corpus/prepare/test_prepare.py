@@ -85,7 +85,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
-@pytest.mark.parametrize("format", ["flac", "parquet", "webdataset"])
+@pytest.mark.parametrize("format", ["flac", "parquet", "arrow", "webdataset"])
 def test_texts_samples_and_columns_survive_every_format(tmp_path: Path, make_corpus: MakeCorpus, format: str) -> None:
     root = make_corpus()
     prepare_corpus(root, tmp_path / "new", policy(text=KEEP, output={"format": format, "shard_minutes": 0.01}))
@@ -105,11 +105,12 @@ def test_texts_samples_and_columns_survive_every_format(tmp_path: Path, make_cor
         assert shards[0].startswith("dev-00000-of-0000")
 
 
-def test_datasets_loads_the_parquet_shards(tmp_path: Path, make_corpus: MakeCorpus, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_datasets_loads_the_shards(tmp_path: Path, make_corpus: MakeCorpus, monkeypatch: Any, format: str) -> None:
     datasets = pytest.importorskip("datasets", reason="datasets is not installed")
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     root = make_corpus()
-    prepare_corpus(root, tmp_path / "new", policy(output={"format": "parquet", "license": "cc-by-4.0"}))
+    prepare_corpus(root, tmp_path / "new", policy(output={"format": format, "license": "cc-by-4.0"}))
     loaded = datasets.load_dataset(str(tmp_path / "new"), cache_dir=str(tmp_path / "cache"))
     assert {name: len(part) for name, part in loaded.items()} == {"dev": 3, "train": 9}
     assert isinstance(loaded["train"].features["audio"], datasets.Audio)
@@ -244,7 +245,7 @@ def test_a_bad_recording_stops_the_work_or_is_counted(tmp_path: Path, make_corpu
     assert not (tmp_path / "new.partial").exists()
 
 
-@pytest.mark.parametrize("format", ["flac", "parquet", "webdataset"])
+@pytest.mark.parametrize("format", ["flac", "parquet", "arrow", "webdataset"])
 def test_killed_and_continued_gives_the_same_bytes(tmp_path: Path, make_corpus: MakeCorpus, format: str) -> None:
     root = make_corpus(400)
     wanted = policy(text={"casing": "lower"}, output={"format": format, "shard_minutes": 0.1})

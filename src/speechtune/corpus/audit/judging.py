@@ -24,9 +24,10 @@ def relate(db: Database, measures: Path, policy: Policy) -> None:
     """Find which rows repeat which, in tables of row numbers.
 
     ``same_audio``, ``near_audio`` and ``near_text`` hold rows and the first row of their group, ``same_text`` the texts
-    that stand in several rows, ``first_ids`` the ids of the first rows. All of it takes a bounded amount of memory:
-    what is held for every row is a hash of 8 bytes, which DuckDB spills, and the searches of `corpus.duplicates` work
-    on temporary files.
+    that stand in several rows. Only the first of equal recordings (texts) is compared with others; what is found of it
+    holds for its copies too, unless it is the first of the near group itself. ``first_ids`` holds the ids of the first
+    rows. All of it takes a bounded amount of memory: what is held for every row is a hash of 8 bytes, which DuckDB
+    spills, and the searches of `corpus.duplicates` work on temporary files.
     """
     db.run(f"CREATE OR REPLACE VIEW measured AS SELECT * FROM read_parquet({quoted(measures)})")
     sounding = "samples_sha256 IS NOT NULL AND NOT is_silent"
@@ -44,14 +45,21 @@ def relate(db: Database, measures: Path, policy: Policy) -> None:
     near_audio = _near_audio(db, policy.duplicates.audio_distance) if wanted else iter(())
     with explain_write_errors(db.scratch):
         db.fill("near_audio", "row BIGINT, first_row BIGINT", near_audio)
+        _extend_to_copies(db, "near_audio", "same_audio")
     wanted = "near_duplicate_text" not in policy.disabled
     near_text = _near_text(db, policy.duplicates.text_similarity) if wanted else iter(())
     with explain_write_errors(db.scratch):
         db.fill("near_text", "row BIGINT, first_row BIGINT", near_text)
+        _extend_to_copies(db, "near_text", "same_text")
     db.run(
         "CREATE OR REPLACE TABLE near_conflict AS SELECT row FROM near_audio JOIN (SELECT first_row FROM near_audio "
         "JOIN measured USING (row) GROUP BY first_row HAVING min(text_key) <> max(text_key)) USING (first_row) "
         "ORDER BY row"
+    )
+    db.run(
+        "INSERT INTO near_conflict SELECT same.row FROM same_audio AS same SEMI JOIN near_conflict AS near "
+        "ON same.first_row = near.row WHERE same.row <> same.first_row AND same.row NOT IN (SELECT row FROM "
+        "near_conflict) ORDER BY row"
     )
     firsts = " UNION ".join(
         f"SELECT first_row FROM {table} WHERE first_row <> row" for table in ("same_audio", "near_audio", "near_text")
@@ -68,6 +76,14 @@ def _repeated(db: Database, table: str, column: str, where: str) -> None:
         f"CREATE OR REPLACE TABLE {table} AS SELECT row, text_key{'' if column == 'text_key' else ', ' + column} "
         f"FROM measured WHERE {where} AND hash({column}) IN (SELECT hash({column}) FROM measured WHERE {where} "
         "GROUP BY 1 HAVING count(*) > 1)"
+    )
+
+
+def _extend_to_copies(db: Database, near: str, same: str) -> None:
+    """Give the copies of a row that is nearly equal to an earlier one the same link."""
+    db.run(
+        f"INSERT INTO {near} SELECT same.row, near.first_row FROM {same} AS same JOIN {near} AS near "
+        "ON same.first_row = near.row WHERE same.row <> same.first_row AND near.row <> near.first_row ORDER BY 1"
     )
 
 

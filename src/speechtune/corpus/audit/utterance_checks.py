@@ -332,7 +332,7 @@ DUPLICATES = (
     Check(
         name="near_duplicate_audio",
         title="nearly the same audio again",
-        rules={"warning": "near_duplicate_audio_of IS NOT NULL AND duplicate_audio_of IS NULL"},
+        rules={"warning": "near_duplicate_audio_of IS NOT NULL"},
         meaning="The same recording in another format, level or cut.",
         remedy="Listen; keep the best one.",
         source="corpus/duplicates.py",

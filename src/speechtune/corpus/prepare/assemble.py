@@ -25,7 +25,7 @@ from speechtune.corpus.table import CARD, METADATA
 CHANGES = "changes.jsonl"
 ORIGINAL = "original.jsonl"
 POLICY = "policy.json"
-_SUFFIX = {"parquet": "parquet", "webdataset": "tar"}
+_SUFFIX = {"parquet": "parquet", "arrow": "arrow", "webdataset": "tar"}
 
 
 @dataclass(slots=True)

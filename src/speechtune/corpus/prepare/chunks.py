@@ -16,7 +16,7 @@ from speechtune.corpus.prepare.plan import Chunk, Item
 from speechtune.corpus.prepare.policy import PreparePolicy
 from speechtune.corpus.prepare.waveforms import NO_SPEECH, Waveform, read_waveform, set_level, trim
 from speechtune.corpus.segmentation.pieces import Aligner, Piece, segment
-from speechtune.corpus.storage import ColumnTypes, StoredRow, encode_flac, write_parquet, write_webdataset
+from speechtune.corpus.storage import ColumnTypes, StoredRow, encode_flac, write_arrow, write_parquet, write_webdataset
 from speechtune.corpus.table import Utterance
 
 SHARDS = "shards"
@@ -86,10 +86,11 @@ def run_chunk(chunk: Chunk, work: Work) -> list[dict[str, Any]]:
             output.drop(item, error.reason, str(error))
     if output.stored:
         path = work.out / SHARDS / f"{chunk.number:06d}"
-        if work.policy.output.format == "parquet":
-            write_parquet(path, output.stored, work.types)
-        else:
+        if work.policy.output.format == "webdataset":
             write_webdataset(path, output.stored)
+        else:
+            write = write_arrow if work.policy.output.format == "arrow" else write_parquet
+            write(path, output.stored, work.types)
     return output.records
 
 

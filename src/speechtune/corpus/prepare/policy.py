@@ -76,13 +76,14 @@ class AudioPolicy(_Block):
 class OutputPolicy(_Block):
     """How the result is stored."""
 
-    format: Literal["flac", "parquet", "webdataset"] = Field(
+    format: Literal["flac", "parquet", "arrow", "webdataset"] = Field(
         "flac",
         description="flac: one file per utterance and metadata.jsonl (a speechtune corpus, audiofolder). parquet: "
-        "shards with the audio inside, as Hugging Face stores it. webdataset: tar shards. All can be imported again.",
+        "shards with the audio inside, as Hugging Face stores it. arrow: the same as Arrow streams, which datasets "
+        "maps into memory without a copy. webdataset: tar shards. All can be imported again.",
     )
     shard_minutes: float = Field(
-        60.0, gt=0, description="Audio per Parquet or tar shard; an hour of 16 kHz FLAC is about 60 MB."
+        60.0, gt=0, description="Audio per Parquet, Arrow or tar shard; an hour of 16 kHz FLAC is about 60 MB."
     )
     title: str = Field("", description="Name of the data set in its card.")
     license: str = Field("unknown", description="Licence for the card: an SPDX name such as cc-by-4.0.")

@@ -27,7 +27,7 @@ from speechtune.models.importers.ctranslate2 import read_ctranslate2
 from speechtune.models.importers.whisper_tokens import WhisperTokens, read_tokens
 from speechtune.models.search_config import SearchConfig, check_n_best
 from speechtune.models.whisper import NO_SPACE_LANGUAGES
-from speechtune.models.whisper_search import prompt_tokens
+from speechtune.models.whisper_search import control_tokens, prompt_tokens
 
 
 class OnlyTranscribesError(InputError, AttributeError):
@@ -63,6 +63,7 @@ class Ctranslate2Whisper:
         self.model: torch.nn.Module = torch.nn.Identity()  # stands for weights that torch does not hold
         self.ids = tokens
         self.sizes = sizes
+        self.batch_seconds_factor = 2.0 if facts.get("device", "cpu") == "cpu" else 1.0
         self.tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer.from_str(json.dumps(tokens.document)), clean_up_tokenization_spaces=False
         )
@@ -70,7 +71,7 @@ class Ctranslate2Whisper:
         self.front_end = LogMel(sizes.mel_bins)
         self.window_frames = sizes.window_frames
         self.limits = Limits(sizes.window_frames / FRAMES_PER_SECOND, sizes.text_positions)
-        self.prompt = _prompt(tokens, language)
+        self.prompt = self.prompt_for([language] if language else [])
         self.eot = tokens.end_of_text
         self.language = language if tokens.multilingual else "en"
         self.first_timestamp = tokens.no_timestamps + 1
@@ -131,6 +132,25 @@ class Ctranslate2Whisper:
             f"a CTranslate2 model can only transcribe (it has no {name}): give the Transformers model it was made from"
         )
 
+    def prompt_for(self, languages: Sequence[str], task: str = "transcribe") -> list[int]:
+        """As `WhisperFamily.prompt_for`."""
+        tokens = self.ids
+        if not tokens.multilingual:
+            others = [one for one in languages if one != "en"]
+            if others:
+                raise InputError(f"this Whisper model knows English only, not {others[0]!r}: use a multilingual model")
+            if task != "transcribe":
+                raise InputError(f"an English-only Whisper model has no task {task!r}: use a multilingual one")
+            return [tokens.start_of_transcript, tokens.no_timestamps]
+        if not languages:
+            raise InputError("a multilingual Whisper model needs a language: set --language, as in en")
+        for language in languages:
+            if f"<|{language}|>" not in tokens.languages:
+                known = ", ".join(sorted(name[2:-2] for name in tokens.languages))
+                raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
+        spoken = [tokens.languages[f"<|{language}|>"] for language in languages]
+        return [tokens.start_of_transcript, *spoken, tokens.tasks[task], tokens.no_timestamps]
+
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Prompt, text and end-of-text, as `WhisperFamily.tokens`."""
         body = self.tokenizer.encode(self._leading_space + text.strip(), add_special_tokens=False)
@@ -167,7 +187,7 @@ class Ctranslate2Whisper:
         """
         search = search or SearchConfig()
         _refuse(search, beams, bool(guides))
-        given, _ = prompt_tokens(self, search)  # type: ignore[arg-type]
+        given, start = prompt_tokens(self, search)  # type: ignore[arg-type]
         limit = min(max_new_tokens, self.limits.max_label_tokens - len(given))
         if limit < 1:
             raise InputError(
@@ -175,7 +195,7 @@ class Ctranslate2Whisper:
                 "for them and the text: shorten them"
             )
         features = self.front_end(waveforms, n_frames).numpy()
-        prefix = given[given.index(self.prompt[0]) + len(self.prompt) :]
+        prefix = given[start + len(control_tokens(self, search)) :]  # type: ignore[arg-type]
         options = self._options(search, beams, limit + len(prefix), len(given) - len(prefix))
         found = generate_split(self.engine, features, given, self.facts.get("inter_threads", 1), options)
         return [self._hypotheses(one, search, prefix, limit) for one in found]
@@ -245,20 +265,6 @@ def _refuse(search: SearchConfig, beams: int, guided: bool) -> None:
     if search.sample and beams > 1:
         raise InputError(f"CTranslate2 samples with one beam, not with {beams}: set decoding.beams to 1")
     check_n_best(search, beams)
-
-
-def _prompt(tokens: WhisperTokens, language: str | None) -> list[int]:
-    if not tokens.multilingual:
-        if language not in (None, "en"):
-            raise InputError(f"this Whisper model knows English only, not {language!r}: use a multilingual model")
-        return [tokens.start_of_transcript, tokens.no_timestamps]
-    if language is None:
-        raise InputError("a multilingual Whisper model needs a language: set --language, as in en")
-    if f"<|{language}|>" not in tokens.languages:
-        known = ", ".join(sorted(name[2:-2] for name in tokens.languages))
-        raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
-    tail = [tokens.tasks["transcribe"], tokens.no_timestamps]
-    return [tokens.start_of_transcript, tokens.languages[f"<|{language}|>"], *tail]
 
 
 def _sizes(directory: Path) -> Sizes:

@@ -1,34 +1,36 @@
-"""What words earn in the beam search of a CTC model: a lexicon, an n-gram language model, or both."""
+"""What words earn in the beam search of a CTC model: a lexicon, an n-gram language model, terms that are preferred."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from pathlib import Path
 
 from speechtune.core.errors import InputError
 from speechtune.decoding.config import DecodingConfig
+from speechtune.decoding.lm.ctc_terms import BoostedWords
 from speechtune.decoding.lm.loading import load_lm
 from speechtune.decoding.lm.mixture import Mixture
 from speechtune.decoding.lm.model import BEGIN, END, LN10, UNKNOWN, LanguageModel, NgramModel, end_log_prob
 from speechtune.decoding.lm.text import Words, words_function
-from speechtune.models.ctc_search import CtcGuide
+from speechtune.models.ctc_search import CtcGuide, WordScores
 from speechtune.models.ctc_search_config import CtcSearchConfig
 
 _USUAL_LETTERS = 6
 """Unknown words longer than this are charged more (pyctcdecode's ``AVG_TOKEN_LEN``)."""
+_MAX_CACHED = 200_000
 
 
 class Lexicon:
     """A set of words that can also say whether any of them begins with a string."""
 
     def __init__(self, words: Iterable[str]) -> None:
-        self._sorted = sorted(set(words))
-        self._words = set(self._sorted)
+        self.words = frozenset(words)
+        self._sorted = sorted(self.words)
 
     def __contains__(self, word: str) -> bool:
-        return word in self._words
+        return word in self.words
 
     def __len__(self) -> int:
         return len(self._sorted)
@@ -52,6 +54,7 @@ class LmWords:
         words: how a written word becomes the model's; punctuation alone is no word and earns nothing.
         alpha, beta: weights of `speechtune.decoding.search_blocks.LmConfig`.
         options: what unknown words cost.
+        also: words that count as known, whatever the lexicon and the model say (they must be in the lexicon too).
     """
 
     def __init__(
@@ -62,9 +65,11 @@ class LmWords:
         alpha: float,
         beta: float,
         options: CtcSearchConfig,
+        also: Container[str] = (),
     ) -> None:
         self.model, self.lexicon, self.words = model, lexicon, words
-        self.alpha, self.beta, self.options = alpha, beta, options
+        self.alpha, self.beta, self.options, self.also = alpha, beta, options, also
+        self._unfinished: dict[str, float] = {}
 
     def begin(self) -> Hashable:
         """The state at the start of a sentence."""
@@ -75,6 +80,7 @@ class LmWords:
         total = 0.0
         for one in self.words(word):
             known = (self.lexicon is None or one in self.lexicon) and (self.model is None or self.model.knows(one))
+            known = known or one in self.also
             if not known and self.options.lexicon_only and (self.lexicon is None or one not in self.lexicon):
                 return -math.inf, state
             if self.model is None:
@@ -86,8 +92,16 @@ class LmWords:
             total += self.alpha * log_prob + self.beta
         return total, state
 
-    def unfinished(self, part: str) -> float:
-        """What the beginning of a word is charged until it is finished."""
+    def unfinished(self, part: str, state: Hashable = None) -> float:
+        """What the beginning of a word is charged until it is finished, behind any state."""
+        charge = self._unfinished.get(part)
+        if charge is None:
+            if len(self._unfinished) >= _MAX_CACHED:
+                self._unfinished.clear()
+            charge = self._unfinished[part] = self._of_part(part)
+        return charge
+
+    def _of_part(self, part: str) -> float:
         if self.lexicon is None:
             return 0.0 if self.model is None else self._charge(part)
         pieces = self.words(part)
@@ -109,26 +123,29 @@ def ctc_guide(config: DecodingConfig) -> CtcGuide | None:
     Raises:
         InputError: a file cannot be read, or the options do not fit together.
     """
-    lm, options = config.lm, config.ctc
+    lm, options, terms = config.lm, config.ctc, config.boost.all_terms()
     fused = lm.model is not None and lm.use != "rescore"
-    if not fused and options.is_default():
+    if not fused and not terms and options.is_default():
         return None
     if lm.use == "fuse-tokens" and fused:
         raise InputError("decoding.lm.use: fuse-tokens does not work with a CTC model: set use to fuse or rescore")
     if config.beams < 2:
         raise InputError(
-            "a lexicon and a fused language model act in the beam search of a CTC model and decoding.beams is "
-            f"{config.beams}: set decoding.beams=50"
+            "a lexicon, boosted terms and a fused language model act in the beam search of a CTC model and "
+            f"decoding.beams is {config.beams}: set decoding.beams=50"
         )
     model = load_lm(str(lm.model)) if fused else None
     words = words_function(lm.words)
+    named = {one for term in terms for one in words(term)}
     if options.lexicon is not None:
-        lexicon: Lexicon | None = read_lexicon(Path(options.lexicon), words)
+        listed: Iterable[str] | None = read_lexicon(Path(options.lexicon), words).words
     else:
         listed = None if model is None else words_of(model)
-        lexicon = None if listed is None else Lexicon(listed)
-    scores = None if model is None and lexicon is None else LmWords(model, lexicon, words, lm.alpha, lm.beta, options)
-    return CtcGuide(options, scores)
+    lexicon = None if listed is None else Lexicon(named.union(listed))
+    scores: WordScores | None = None
+    if model is not None or lexicon is not None:
+        scores = LmWords(model, lexicon, words, lm.alpha, lm.beta, options, named)
+    return CtcGuide(options, BoostedWords(terms, words, scores) if terms else scores)
 
 
 def words_of(model: LanguageModel) -> set[str] | None:

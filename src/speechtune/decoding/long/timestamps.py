@@ -66,11 +66,11 @@ def decode_window(
 
 def _given(family: WhisperFamily, previous: Sequence[int], config: DecodingConfig) -> list[int]:
     """Start of previous text, its last tokens, and the prompt without ``<|notimestamps|>``."""
-    from speechtune.models.whisper_search import prompt_tokens
+    from speechtune.models.whisper_search import control_tokens, prompt_tokens
 
     prompt, start = prompt_tokens(family, config.search.model_copy(update={"prefix": None}))
     fixed = prompt[1:start]
-    own = family.prompt[:-1]
+    own = control_tokens(family, config.search)[:-1]
     room = family.limits.max_label_tokens // 2 - 1 - len(fixed)
     tail = list(previous)[-room:] if room > 0 else []
     if not fixed and not tail:

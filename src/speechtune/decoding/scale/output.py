@@ -56,12 +56,11 @@ class GrowingFile:
             self.settings_path.unlink(missing_ok=True)
             self.journal.truncate(0)
         if self.settings_path.is_file():
-            held = read_json(self.settings_path)
-            other = sorted(name for name in {*held, *self.settings} if held.get(name) != self.settings.get(name))
-            if other:
+            changed = changed_settings(read_json(self.settings_path), self.settings)
+            if changed:
+                name, before = changed[0]
                 raise InputError(
-                    f"{self.path} was begun with another {other[0]} ({held.get(other[0])!r}): choose another --out or "
-                    "add --overwrite"
+                    f"{self.path} was begun with another {name} ({before!r}): choose another --out or add --overwrite"
                 )
         elif self.path.is_file() and self.path.stat().st_size:
             raise InputError(f"{self.path} exists and was not begun this way: choose another --out or add --overwrite")
@@ -120,3 +119,19 @@ def _cut_half_line(stream: Any) -> None:
             return
         end = begin
     stream.truncate(0)
+
+
+def changed_settings(held: dict[str, Any], own: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Settings that are not what they were, each with its old value; one that is new since then had its default."""
+    from speechtune.decoding.config import DecodingConfig
+
+    default = _flat({"decoding": DecodingConfig().model_dump(mode="json")})
+    before, now = ({**default, **_flat(settings)} for settings in (held, own))
+    return [(name, before.get(name)) for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+
+
+def _flat(settings: dict[str, Any], above: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) and value else {above + name: value}
+    return found

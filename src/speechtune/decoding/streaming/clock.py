@@ -70,9 +70,19 @@ class WallClock:
         return self.captured_s()
 
 
+class InstantClock(SimulatedClock):
+    """Computing moves no time, what is heard decides alone; ``busy_s`` is still what it took."""
+
+    def after(self, heard_s: float, decoded_s: float, spent_s: float) -> float:
+        """The time of the audio."""
+        self.busy_s += spent_s
+        self._now_s = max(self._now_s, heard_s)
+        return self._now_s
+
+
 def instant() -> SimulatedClock:
-    """A clock under which computing takes no time: what is heard decides alone."""
-    return SimulatedClock(lambda seconds: 0.0)
+    """A clock under which computing takes no time."""
+    return InstantClock()
 
 
 def steady(factor: float) -> SimulatedClock:

@@ -40,6 +40,8 @@ class Step:
     """The optimiser step, counted from 0."""
     training: bool = True
     """Whether this is a step of the run and not a try before it."""
+    beside: torch.Tensor | None = None
+    """Labels of another column, (clips, tokens), padded with -100; a clip without any has none."""
 
     def logits(self, seen: Seen) -> torch.Tensor:
         """Its logits in float32, (positions, vocabulary); the positions are those of `weights`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import import_module
 from operator import or_
@@ -21,6 +21,7 @@ from speechtune.models.config import Context
 from speechtune.models.disturb import HiddenMask, set_hidden_masks, set_layer_drop
 from speechtune.models.family import Family
 from speechtune.models.observe import IGNORED, Needs, Observable, Seen, Taps, taps_of, watch
+from speechtune.training.asides import apart
 from speechtune.training.config import TrainingConfig
 from speechtune.training.objectives.base import OBJECTIVES, Objective, Setup, Step
 from speechtune.training.objectives.frozen import Frozen
@@ -73,9 +74,12 @@ class Objectives:
 
     def loss(self, call: Call) -> torch.Tensor:
         """The loss of one micro-batch, a scalar to call ``backward`` on."""
-        batch = dict(call.inputs)
+        batch, second, beside = apart(call.inputs)
+        call = replace(call, inputs=batch)
         if self.views > 1:
-            batch = {name: torch.cat([value] * self.views) for name, value in batch.items()}
+            batch = {
+                name: torch.cat([value, *[second.get(name, value)] * (self.views - 1)]) for name, value in batch.items()
+            }
         counted = (call.inputs["labels"] != IGNORED).sum()
         total: Any = counted if call.items is None else call.items / call.processes
         items = call.items if call.items is None else call.items * self.views
@@ -87,7 +91,7 @@ class Objectives:
                 labels = call.forward(batch, items)
         self._record("label_loss", labels, call)
         result = self.label_weight * labels if self.label_weight > 0 else labels.new_zeros(())
-        for term, value in self._values(call, batch, seen).items():
+        for term, value in self._values(call, batch, seen, beside).items():
             scaled = value / total if term.scope == "labels" else value * (counted / total)
             weight = term.weight_at(call.progress)
             self._record(term.name, scaled, call)
@@ -95,7 +99,9 @@ class Objectives:
             result = result + weight * scaled
         return result
 
-    def _values(self, call: Call, batch: dict[str, Any], seen: Seen) -> dict[Objective, torch.Tensor]:
+    def _values(
+        self, call: Call, batch: dict[str, Any], seen: Seen, beside: torch.Tensor | None
+    ) -> dict[Objective, torch.Tensor]:
         shown: dict[tuple[int, Needs, Context], Seen] = {}
         union: dict[int, Needs] = {}
         for term in self.terms:
@@ -112,7 +118,7 @@ class Objectives:
 
         device = call.inputs["labels"].device.type
         with torch.autocast(device, enabled=False):
-            how = {"autocast": call.autocast, "number": call.step, "training": call.training}
+            how = {"autocast": call.autocast, "number": call.step, "training": call.training, "beside": beside}
             step = Step(batch, seen, self.taps, self.views, observe, **how) if self.taps is not None else None  # type: ignore[arg-type]
             return {term: term(step) for term in self.terms}  # type: ignore[arg-type]
 

@@ -142,6 +142,11 @@ class ConsistencyConfig(Weighted):
         description="Each view is drawn to the other as it stands, without a gradient to it (CR-CTC); false: a "
         "gradient to both sides (R-Drop).",
     )
+    waveforms: bool = Field(
+        False,
+        description="The views are also two waveforms of every clip, each changed by training.augment with draws of "
+        "its own (two waveforms x two masks: the challenge's second phonetic place).",
+    )
 
 
 class InterCtcConfig(Weighted):
@@ -169,6 +174,11 @@ class SecondCtcConfig(Weighted):
     """
 
     units: UnitKind = Field("bpe", description="Of the second vocabulary, made from the training transcripts.")
+    column: str | None = Field(
+        None,
+        description="Column whose texts it learns instead, such as words beside phones; none: the transcripts. "
+        "Utterances without a text there do not count in the term.",
+    )
     bpe_size: int = Field(256, ge=16, description="Byte-pair pieces of the second vocabulary.")
     depth: float = Field(1.0, gt=0, le=1, description="Behind which share of the encoder's blocks it listens.")
 
@@ -231,6 +241,9 @@ class ObjectivesConfig(BaseModel):
             raise ValueError("ewc has a weight and no corpus to estimate the Fisher information on: set ewc.corpus")
         on_labels = (self.kl, self.acft, self.distil, self.consistency, self.inter_ctc, self.second_ctc, self.grpo)
         terms = (*on_labels, self.l2sp, self.ewc)
+        frozen = self.kl.enabled or self.acft.enabled or self.distil.enabled
+        if self.consistency.enabled and self.consistency.waveforms and (frozen or self.grpo.enabled):
+            raise ValueError("consistency.waveforms cannot stand beside kl, acft, distil or grpo, which see one view")
         if self.label_weight == 0 and not any(term.enabled for term in terms):
             raise ValueError("label_weight is 0 and no other term has a weight: nothing would be learnt")
         return self

@@ -42,9 +42,9 @@ def build(setup: Setup) -> list[Objective]:
     Raises:
         InputError: nothing is drawn inside the model, so that both views would be equal.
     """
-    if not setup.views_differ:
+    if not setup.views_differ and not setup.config.consistency.waveforms:
         raise InputError(
             "objectives.consistency compares two passes that would be equal: set training.dropout, "
-            "training.spec_augment.time_prob or objectives.encoder_masks"
+            "training.spec_augment.time_prob, objectives.encoder_masks or consistency.waveforms"
         )
     return [Consistency(setup.config.consistency)]

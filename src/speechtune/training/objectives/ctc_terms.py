@@ -79,9 +79,16 @@ class SecondCtc(_OnHidden):
     def __call__(self, step: Step) -> torch.Tensor:
         """The sum over the clips of the batch."""
         head = self.family.model.get_submodule(SECOND_HEAD)
-        labels = self.labels(step.batch["labels"])
-        logits = head(self._hidden(step, self.config.depth))
-        return summed_ctc_loss(logits, self._frames(step), labels, self.family.second.blank)[0] / step.views
+        logits, frames = head(self._hidden(step, self.config.depth)), self._frames(step)
+        if self.config.column is None or step.beside is None:  # the preflight's batches hold no other column
+            labels = self.labels(step.batch["labels"])
+        else:
+            labels = step.beside.repeat(step.views, 1)
+            known = (labels != IGNORED).any(1)
+            if not bool(known.any()):
+                return logits.sum() * 0.0
+            logits, frames, labels = logits[known], frames[known], labels[known]
+        return summed_ctc_loss(logits, frames, labels, self.family.second.blank)[0] / step.views
 
     def labels(self, labels: torch.Tensor) -> torch.Tensor:
         """The second vocabulary's labels for those of the first, (batch, tokens), padded with -100."""

@@ -1,12 +1,12 @@
-"""Decoding with Qwen3-ASR: greedy, beams, N-best lists and sampling, through Transformers' own ``generate``.
+"""Decoding with language models that read audio: greedy, beams, N-best lists and sampling, by ``generate``.
 
 The audio is encoded once for a clip, however many beams there are, and prompts are padded on the left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,14 +16,36 @@ from speechtune.models.family import Hypothesis
 from speechtune.models.generation import LogProbs, generation_config
 from speechtune.models.search_config import SearchConfig, check_n_best
 
-if TYPE_CHECKING:
-    from speechtune.models.qwen3_asr import Qwen3AsrFamily
-
 _LOGITS_PER_CHUNK = 200_000_000
 
 
-def search_qwen3_asr(
-    family: Qwen3AsrFamily,
+class ReadsAudio(Protocol):
+    """What the search asks of a family."""
+
+    model: torch.nn.Module
+    tokenizer: Any
+    config: Any
+
+    @property
+    def ends(self) -> Collection[int]:
+        """The tokens that end an answer."""
+
+    @property
+    def filler(self) -> int:
+        """The token that stands where there is none."""
+
+    def prompt_rows(self, waveforms: Sequence[np.ndarray], search: SearchConfig) -> list[list[int]]:
+        """The prompt of each clip, with as many places for the audio as it takes."""
+
+    def embed(self, tokens: torch.Tensor, waveforms: Sequence[np.ndarray]) -> torch.Tensor:
+        """Prompts with the encoded audio in their places, (clips, positions, width)."""
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The transcript in an answer."""
+
+
+def search_speech_llm(
+    family: ReadsAudio,
     waveforms: Sequence[np.ndarray],
     max_new_tokens: int,
     beams: int,
@@ -41,8 +63,7 @@ def search_qwen3_asr(
     device = next(family.model.parameters()).device
     given, attention, prefix = _prompts(family, waveforms, search)
     model: Any = family.model
-    features, mask = family.front_end(waveforms, device=str(device))
-    embedded = model.embed(given.to(device), features, mask)
+    embedded = family.embed(given.to(device), waveforms)
     attention = attention.to(device)
     recorder = LogProbs()
     plain = beams == 1 and search.is_plain()
@@ -59,7 +80,7 @@ def search_qwen3_asr(
                 max_new_tokens,
                 beams,
                 ends=family.ends,
-                filler=family.format.end,
+                filler=family.filler,
             ),
             logits_processor=LogitsProcessorList([recorder] if plain else []),
         )
@@ -79,15 +100,12 @@ def search_qwen3_asr(
 
 
 def _prompts(
-    family: Qwen3AsrFamily, waveforms: Sequence[np.ndarray], search: SearchConfig
+    family: ReadsAudio, waveforms: Sequence[np.ndarray], search: SearchConfig
 ) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Prompts padded on the left, their attention mask, and the tokens of ``search.prefix``."""
-    words = search.said_before()
-    prompt = family.prompt.with_more(words) if words else family.prompt
-    tokens = family.format.prompt(prompt, with_tag=True)
     prefix = family.tokenizer.encode(search.prefix, add_special_tokens=False) if search.prefix else []
-    rows = [[*family.format.expand(tokens, family.front_end.tokens(len(one))), *prefix] for one in waveforms]
-    return (*padded(rows, family.format.end, "left"), prefix)
+    rows = [[*row, *prefix] for row in family.prompt_rows(waveforms, search)]
+    return (*padded(rows, family.filler, "left"), prefix)
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int, side: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +121,7 @@ def padded(rows: Sequence[Sequence[int]], filler: int, side: str) -> tuple[torch
 
 
 def teacher_forced(
-    family: Qwen3AsrFamily, embedded: torch.Tensor, attention: torch.Tensor, tokens: torch.Tensor, kept: int
+    family: ReadsAudio, embedded: torch.Tensor, attention: torch.Tensor, tokens: torch.Tensor, kept: int
 ) -> list[list[float]]:
     """Log-probability of every token of ``tokens``, shape (clips x kept, length), computed anew behind its prompt.
 
@@ -136,7 +154,7 @@ def teacher_forced(
 
 
 def _hypothesis(
-    family: Qwen3AsrFamily, prefix: list[int], row: list[int], log_probs: list[float], limit: int
+    family: ReadsAudio, prefix: list[int], row: list[int], log_probs: list[float], limit: int
 ) -> Hypothesis:
     length = next((place for place, token in enumerate(row) if token in family.ends), len(row))
     ended = length < len(row)

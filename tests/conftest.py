@@ -17,6 +17,19 @@ from speechtune.core import interrupt
 from speechtune.core.progress import set_quiet
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+LONGEST_FIRST = ("training", "export", "models", "decoding")
+"""Rooms whose test files take longest: begun first, so that no worker is left alone with one at the end (the Makefile
+tells xdist to keep this order)."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order by room; files and tests within them keep their order."""
+
+    def place(item: pytest.Item) -> int:
+        room = item.path.parent.name
+        return LONGEST_FIRST.index(room) if room in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from speechtune.export.exporting import ExportOptions, check, export_model
 from speechtune.export.gate import SourceTexts
 from speechtune.export.source import Source, open_source
 from speechtune.export.upload import upload_artefact
+from speechtune.models.bottleneck import KIND
 
 
 class Hub:
@@ -94,6 +96,15 @@ def test_the_base_is_named_as_the_hub_names_it(adapted: Source, layout_model: Pa
 def test_a_model_without_an_adapter_is_refused(source: Source, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no adapter"):
         to_adapter.write_adapter(source, tmp_path, "float32")
+
+
+def test_an_adapter_that_peft_does_not_read_is_refused(source: Source, tmp_path: Path) -> None:
+    kept = tmp_path / "run" / "adapter"
+    kept.mkdir(parents=True)
+    write_json(kept / "adapter_config.json", {"peft_type": KIND, "base_model_name_or_path": str(source.path)})
+    with pytest.raises(InputError, match="PEFT does not read: use --to transformers"):
+        to_adapter.write_adapter(replace(source, run=tmp_path / "run"), tmp_path / "out", "float32")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("passed", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import re
 import shutil
@@ -16,13 +17,13 @@ import pytest
 
 from speechtune.audio.io import write_audio
 from speechtune.core.errors import InputError
-from speechtune.corpus.audit.corpus_checks import CORPUS_CHECKS
+from speechtune.corpus.audit.corpus_checks import CORPUS_CHECKS, CORPUS_LIMITS
 from speechtune.corpus.audit.engine import audit
 from speechtune.corpus.audit.policy import Policy, limit
 from speechtune.report.audit_charts import Limit, histogram, limits_in_view
 from speechtune.report.audit_examples import value_words, visible
 from speechtune.report.audit_report import EXAMPLES, AuditReport, write_audit_report
-from speechtune.report.audit_sections import CORPUS_LIMITS, measure_limits, share_words
+from speechtune.report.audit_sections import measure_limits, share_words
 from speechtune.report.spectrogram import BANDS, log_mel_db, mel_filters, spectrogram_uri
 
 RATE_HZ = 16_000
@@ -155,6 +156,16 @@ def test_limits_of_the_checks_exist() -> None:
     assert Limit(11.5, "warning", False) in measure_limits(policy)["snr_db"]
     assert Limit(30.0, "error", True) in measure_limits(policy)["duration_s"]
     assert "words" not in measure_limits(policy)
+
+
+def test_a_check_of_the_corpus_names_every_limit_that_it_judges_by() -> None:
+    name_of_a_limit = r"\b[a-z_]+_(?:above|below|min)_[a-z]+\b|\b[a-z_]+_below\b"
+    for check in CORPUS_CHECKS:
+        used = set(re.findall(name_of_a_limit, inspect.getsource(check.find)))
+        named = {key.split(".")[1] for key in CORPUS_LIMITS.get(check.name, ())}
+        assert named <= used, check.name
+        if not check.name.endswith(("_dominance", "_imbalance")):  # one finder for all of them
+            assert named == used, check.name
 
 
 def test_histogram_draws_what_is_there() -> None:

@@ -10,6 +10,7 @@ from speechtune.core.files import read_json, write_json
 from speechtune.export.gate import Leg
 from speechtune.export.source import Source, missing_or_wrong, preprocessor_settings, recorded_contexts
 from speechtune.models.adapters import ADAPTER_CONFIG, base_of, is_adapter
+from speechtune.models.bottleneck import is_bottleneck
 from speechtune.models.checking import MARK
 from speechtune.models.config import Context
 from speechtune.models.importers.whisper_tokens import write_tokenizer_files
@@ -22,12 +23,14 @@ def adapter_of(source: Source) -> Path:
     """The adapter's directory: the source itself, or the one that its run keeps.
 
     Raises:
-        InputError: the model has no adapter.
+        InputError: the model has no adapter, or one that PEFT does not know.
     """
     places = [source.path, *([source.run / "adapter"] if source.run else [])]
     found = next((one for one in places if one.is_dir() and is_adapter(one)), None)
     if found is None:
         raise InputError(f"{source.name} has no adapter, all of its weights were trained: use --to transformers")
+    if is_bottleneck(found):
+        raise InputError(f"{found} is a bottleneck adapter, which PEFT does not read: use --to transformers")
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from speechtune.corpus.audit.corpus_checks import CORPUS_LIMITS
 from speechtune.corpus.audit.policy import Policy, limit
 from speechtune.corpus.audit.summary import source_of
 from speechtune.corpus.audit.utterance_checks import UTTERANCE_CHECKS
@@ -15,26 +16,6 @@ from speechtune.report.audit_charts import Limit, bar_rows, columns, growth, his
 from speechtune.report.audit_examples import Example, value_words
 from speechtune.report.audit_reading import AuditRecord, policy_of
 from speechtune.report.wording import count, duration
-
-CORPUS_LIMITS = {
-    "split_small": ("volume.eval_error_below_min", "volume.eval_warn_below_min"),
-    "volume_small": ("volume.error_below_h", "volume.warn_below_h", "volume.note_below_h"),
-    "speakers_few": ("volume.speakers_note_below",),
-    "speaker_dominance": ("balance.speaker_share_warn_above_frac",),
-    "age_imbalance": ("balance.group_share_warn_above_frac", "balance.group_share_note_below_frac"),
-    "gender_imbalance": ("balance.group_share_warn_above_frac", "balance.group_share_note_below_frac"),
-    "source_imbalance": ("balance.group_share_warn_above_frac", "balance.group_share_note_below_frac"),
-    "same_length": ("balance.same_length_warn_above_frac",),
-    "level_spread": ("balance.level_spread_note_above_db",),
-    "channel_mismatch": ("balance.bandwidth_gap_note_above_hz",),
-    "texts_repeat": ("balance.duplicate_text_note_above_frac",),
-    "text_leakage": ("balance.prompt_leak_warn_above_frac",),
-    "oov_high": ("balance.oov_warn_above_frac",),
-    "conventions_mixed": ("text.conventions_note_above_frac",),
-    "all_capitals": ("text.conventions_note_above_frac",),
-    "label_noise": ("label_noise.warn_above_frac", "label_noise.note_above_frac"),
-}
-"""The limits of the policy that the checks of the whole corpus use."""
 
 MEASURES = ("duration_s", "level_lufs", "snr_db", "bandwidth_hz", "speech_frac", "lead_silence_s", "trail_silence_s",
             "longest_silence_s", "clipped_frac", "chars_per_s", "words", "words_per_s", "tokens_most")  # fmt: skip

@@ -363,3 +363,23 @@ CORPUS_CHECKS: tuple[CorpusCheck, ...] = (
     CorpusCheck("label_noise", "probably wrong transcripts", "Accuracy is capped by wrong labels.",
                 "Look at the problems it sums up; run a cross-model check.", "DA-25, D14", _label_noise),
 )  # fmt: skip
+
+CORPUS_LIMITS: dict[str, tuple[str, ...]] = {
+    "split_small": ("volume.eval_error_below_min", "volume.eval_warn_below_min"),
+    "volume_small": ("volume.error_below_h", "volume.warn_below_h", "volume.note_below_h"),
+    "speakers_few": ("volume.speakers_note_below",),
+    "speaker_dominance": ("balance.speaker_share_warn_above_frac",),
+    "age_imbalance": ("balance.group_share_warn_above_frac", "balance.group_share_note_below_frac"),
+    "gender_imbalance": ("balance.group_share_warn_above_frac", "balance.group_share_note_below_frac"),
+    "source_imbalance": ("balance.group_share_warn_above_frac", "balance.group_share_note_below_frac"),
+    "same_length": ("balance.same_length_min_clips", "balance.same_length_warn_above_frac"),
+    "level_spread": ("balance.level_spread_note_above_db",),
+    "channel_mismatch": ("balance.bandwidth_gap_note_above_hz",),
+    "texts_repeat": ("balance.duplicate_text_note_above_frac",),
+    "text_leakage": ("balance.prompt_leak_warn_above_frac",),
+    "oov_high": ("balance.oov_warn_above_frac",),
+    "conventions_mixed": ("text.conventions_note_above_frac",),
+    "all_capitals": ("text.conventions_note_above_frac",),
+    "label_noise": ("label_noise.warn_above_frac", "label_noise.note_above_frac"),
+}
+"""The limits of the policy by which each check of the whole corpus judges; the others count without one."""

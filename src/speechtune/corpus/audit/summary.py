@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from speechtune.corpus.audit.checks import Check, judged_by
-from speechtune.corpus.audit.corpus_checks import CORPUS_CHECKS, MOST_GROUPS
+from speechtune.corpus.audit.corpus_checks import CORPUS_CHECKS, CORPUS_LIMITS, MOST_GROUPS
 from speechtune.corpus.audit.database import Database
 from speechtune.corpus.audit.facts import categories, corpus_facts, distributions, rounded, vocabulary_tables
-from speechtune.corpus.audit.policy import SEVERITIES, Policy
+from speechtune.corpus.audit.policy import SEVERITIES, Policy, limit
 from speechtune.corpus.audit.utterance_checks import UTTERANCE_CHECKS
 
 SCHEMA = 1
@@ -155,7 +155,7 @@ def _made(policy: Policy) -> list[dict[str, Any]]:
                 "level": "utterance",
                 "title": one.check.title,
                 "rules": dict(one.conditions),
-                "limits": keys,
+                "limits": {key: limit(policy, key) for key in keys},
                 "source": " ".join(sources),
                 "meaning": one.check.meaning,
                 "remedy": one.check.remedy,
@@ -163,14 +163,15 @@ def _made(policy: Policy) -> list[dict[str, Any]]:
         )
     for check in CORPUS_CHECKS:
         if check.name not in policy.disabled:
+            keys = list(CORPUS_LIMITS.get(check.name, ()))
             made.append(
                 {
                     "check": check.name,
                     "level": "corpus",
                     "title": check.title,
                     "rules": {},
-                    "limits": [],
-                    "source": check.source,
+                    "limits": {key: limit(policy, key) for key in keys},
+                    "source": " ".join([check.source, *map(source_of, keys)]),
                     "meaning": check.meaning,
                     "remedy": check.remedy,
                 }

@@ -20,7 +20,7 @@ GROUP_VERBS = {
     "corrections": ["export", "import", "undo"],
     "lm": ["get", "mix", "perplexity", "train", "tune"],
     "models": ["describe", "get", "list", "merge", "recommend", "shrink"],
-    "recipe": ["check", "explain"],
+    "recipe": ["check", "draws", "explain"],
 }
 LEAVES = [*([verb] for verb in VERBS), *([group, verb] for group, verbs in GROUP_VERBS.items() for verb in verbs)]
 

@@ -59,6 +59,7 @@ def test_an_interrupt_ends_the_audio_and_keeps_what_was_heard(tiny_model: Path) 
     process.stdin.flush()
     assert any(b"listening" in line for line in iter(process.stderr.readline, b""))
     process.send_signal(signal.SIGINT)
+    assert any(b"interrupted" in line for line in iter(process.stderr.readline, b""))  # while the pipe is open
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
     last = json.loads(out.decode().splitlines()[-1])

@@ -161,6 +161,7 @@ class Captured:
                 while blocks[-1] is not None and not self._queue.empty():
                     blocks.append(self._queue.get_nowait())
             except queue.Empty:
+                stop_if_asked()
                 continue
             ended = blocks[-1] is None
             arrived = [one for one in blocks if one is not None]

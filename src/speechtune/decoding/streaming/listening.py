@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -129,12 +128,16 @@ def _run(blocks: Blocks, transcriber: StreamingTranscriber, show: Any) -> bool:
         _forget_interrupt()
         note("\ninterrupted: finishing what was heard")
     show(transcriber.finish())
-    return interrupted
+    return _forget_interrupt() or interrupted  # one that came with the end of the audio counts, too
 
 
-def _forget_interrupt() -> None:
-    with contextlib.suppress(KeyboardInterrupt):
+def _forget_interrupt() -> bool:
+    """Whether an interrupt was still remembered; from now on it is not."""
+    try:
         stop_if_asked()
+    except KeyboardInterrupt:
+        return True
+    return False
 
 
 def _result(

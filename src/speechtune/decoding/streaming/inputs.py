@@ -15,6 +15,7 @@ import numpy as np
 
 from speechtune.audio.io import SAMPLE_RATE_HZ, Samples, probe
 from speechtune.core.errors import InputError, missing_extra
+from speechtune.core.interrupt import stop_if_asked
 from speechtune.core.progress import note
 from speechtune.decoding.long.recording import Recording
 

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,12 @@ def test_listening_to_a_pipe_prints_events_and_ends_when_it_does(
 
 def test_an_interrupt_ends_the_audio_and_keeps_what_was_heard(tiny_model: Path) -> None:
     words = [sys.executable, "-m", "speechtune.cli", "listen", str(tiny_model), "-", *FAST, "--json"]
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # children inherit that it is ignored
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    limit = threading.Timer(120, process.kill)
+    limit.start()
     assert process.stdin and process.stdout and process.stderr
     process.stdin.write(b"\x00" * 64_000)
     process.stdin.flush()
@@ -62,6 +68,7 @@ def test_an_interrupt_ends_the_audio_and_keeps_what_was_heard(tiny_model: Path) 
     assert any(b"interrupted" in line for line in iter(process.stderr.readline, b""))  # while the pipe is open
     out, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors.decode()
+    limit.cancel()
     last = json.loads(out.decode().splitlines()[-1])
     assert last["event"] == "end" and last["interrupted"] and last["text"] == ""
 

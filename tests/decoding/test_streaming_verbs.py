@@ -54,9 +54,7 @@ def test_listening_to_a_pipe_prints_events_and_ends_when_it_does(
 
 def test_an_interrupt_ends_the_audio_and_keeps_what_was_heard(tiny_model: Path) -> None:
     words = [sys.executable, "-m", "speechtune.cli", "listen", str(tiny_model), "-", *FAST, "--json"]
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # children inherit that it is ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # children inherit that it is ignored
     process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     limit = threading.Timer(120, process.kill)
     limit.start()

@@ -262,28 +262,30 @@ def main() -> None:
             folded(options, fold, with_adults)
     table = Table(options)
 
-    def one(job: tuple[str, int]) -> None:
+    def one(job: tuple[str, int]) -> list[tuple[str, int, Path]]:
         name, fold = job
+        found = []
         if name == "stock":
             for way, words in searches(options, fold).items():
                 label = f"stock at full context{way}"
-                table.add(label, fold, decoded(options, "whisper-tiny.en", label, fold, *words, context="full"))
+                done = decoded(options, "whisper-tiny.en", label, fold, *words, context="full")
+                found.append((label, fold, done))
         else:
             run = trained(options, name, fold)
+            short = run.name.rpartition("-")[0]
             for context in options.contexts:
                 for way, words in searches(options, fold).items():
-                    label = f"{name}{way}{', full context' if context == 'full' else ''}"
-                    found = decoded(
-                        options, str(run), f"{run.name.rpartition('-')[0]}{way}", fold, *words, context=context
-                    )
-                    table.add(label, fold, found)
+                    done = decoded(options, str(run), f"{short}{way}", fold, *words, context=context)
+                    found.append((f"{name}{way}{', full context' if context == 'full' else ''}", fold, done))
         print(json.dumps({"done": name, "fold": fold}), flush=True)
+        return found
 
     names = [*(["stock"] if options.stock else []), *options.rows]
     jobs = [(name, fold) for name in names for fold in options.folds]
     with ThreadPoolExecutor(options.jobs) as pool:
         for done in [pool.submit(one, job) for job in jobs]:
-            done.result()
+            for label, fold, transcripts in done.result():
+                table.add(label, fold, transcripts)
             table.write(options.rows[0])
     table.rows = dict(sorted(table.rows.items(), key=lambda row: place_of(row[0], names)))
     print(table.write(options.rows[0]))

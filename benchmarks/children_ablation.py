@@ -20,7 +20,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +76,11 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where one fold of one kind of corpus lies."""
-
-    corpus: Path
-    fold: int
-
-
-def folded(options: argparse.Namespace, fold: int, with_adults: bool) -> Place:
+def folded(options: argparse.Namespace, fold: int, with_adults: bool) -> Path:
     """A fold as a corpus: ``test`` the held-out children, ``dev`` a few adults, ``train`` the rest."""
     root = options.out / f"fold{fold}{'-adults' if with_adults else ''}"
     if (root / "corpus.json").is_file():
-        return Place(root, fold)
+        return root
     children, adults = Corpus.load(options.children), Corpus.load(options.adults)
     for row in children:
         row.split = None
@@ -107,7 +98,7 @@ def folded(options: argparse.Namespace, fold: int, with_adults: bool) -> Place:
                 rows.append(row)
     root.mkdir(parents=True)
     Corpus(root, rows, {"kept": len(rows), "fold": fold, "folds": FOLDS}).save()
-    return Place(root, fold)
+    return root
 
 
 def command(options: argparse.Namespace, *words: str) -> None:
@@ -128,7 +119,7 @@ def trained(options: argparse.Namespace, name: str, fold: int) -> Path:
     told = merged(
         yaml.safe_load(RECIPE.read_text(encoding="utf-8")),
         {
-            "data": {"corpus": str(place.corpus)},
+            "data": {"corpus": str(place)},
             "training": {"epochs": options.epochs, "seed": fold, "trackers": [], "monitor": {"enabled": False}},
             "evaluation": {"contexts": ["fit"], "baseline_contexts": ["fit"], "sets": [], "scoring": {"slice_by": []}},
             "decoding": {"max_new_tokens": 80},
@@ -149,7 +140,7 @@ def decoded(options: argparse.Namespace, model: str, label: str, fold: int, *ove
     """Transcripts of the held-out children by a run, a soup or a stock model."""
     out = options.out / "test" / f"{label.replace(' ', '-')}-{fold}-{context}"
     if not out.is_dir():
-        corpus = str(folded(options, fold, False).corpus)
+        corpus = str(folded(options, fold, False))
         words = ["--split", "test", "--context", context, "--out", str(out), "--quiet", *overrides]
         command(options, "evaluate", model, corpus, *words, "decoding.max_new_tokens=80")
     return out / "transcripts.jsonl"
@@ -161,7 +152,7 @@ class Table:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.normaliser = options, get_normaliser("whisper-english")
         self.rows: dict[str, dict[int, np.ndarray]] = {}
-        self.tests = {fold: Corpus.load(folded(options, fold, False).corpus).split("test") for fold in options.folds}
+        self.tests = {fold: Corpus.load(folded(options, fold, False)).split("test") for fold in options.folds}
 
     def add(self, name: str, fold: int, transcripts: Path) -> None:
         """The errors of one fold."""
@@ -226,7 +217,7 @@ def searches(options: argparse.Namespace, fold: int) -> dict[str, list[str]]:
         place = folded(options, fold, False)
         arpa = options.out / f"fold{fold}.arpa"
         if not arpa.is_file():
-            command(options, "lm", "train", str(place.corpus), "--split", "train", "--out", str(arpa), "--quiet")
+            command(options, "lm", "train", str(place), "--split", "train", "--out", str(arpa), "--quiet")
         found[", 8 beams, language model"] = [*BEAMS, f"decoding.lm.model={arpa}:0.5+{options.lm}:0.5"]
     return found
 

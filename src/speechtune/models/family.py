@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +18,7 @@ from speechtune.core.errors import InputError
 from speechtune.models.config import Context
 from speechtune.models.ctc_config import CTC_TYPES, CtcConfig
 from speechtune.models.not_covered import reason_against
+from speechtune.models.search_config import SearchConfig
 from speechtune.models.trainable import Part
 
 
@@ -65,9 +66,51 @@ class Hypothesis:
     no_speech_prob: float | None = None
     nbest: tuple[Hypothesis, ...] = ()
 
+    @classmethod
+    def of_row(
+        cls,
+        row: Sequence[int],
+        log_probs: Sequence[float],
+        text: Callable[[list[int]], str],
+        ends: Collection[int],
+        limit: int,
+        prefix: Sequence[int] = (),
+        no_speech_prob: float | None = None,
+    ) -> Hypothesis:
+        """What a search generated for a clip: the tokens before its end, behind the prefix it was given.
+
+        Args:
+            row: the generated tokens, with whatever fills the row behind the end.
+            log_probs: of each token of the row.
+            text: what makes a text of tokens.
+            ends: the tokens that end a text.
+            limit: tokens it might take; an end beyond them does not count.
+            prefix: tokens that every text begins with, whose log-probabilities are not known.
+            no_speech_prob: that nobody speaks.
+        """
+        length = next((place for place, token in enumerate(row) if token in ends), len(row))
+        ended = length < len(row) and length < limit
+        counted = list(log_probs[: length + ended])
+        tokens = [*prefix, *row[:length]]
+        return cls(
+            text=text(tokens),
+            tokens=tokens,
+            log_prob=sum(counted) / max(len(counted), 1),
+            truncated=not ended and length >= limit,
+            token_log_probs=None if prefix else counted[:length],
+            sum_log_prob=sum(counted),
+            no_speech_prob=no_speech_prob,
+        )
+
     def with_nbest(self, nbest: Sequence[Hypothesis]) -> Hypothesis:
         """The same hypothesis with the list that it comes from."""
         return replace(self, nbest=tuple(nbest))
+
+
+def best_of(kept: Sequence[Hypothesis], search: SearchConfig) -> Hypothesis:
+    """The best of a clip's hypotheses, with the list where one is wanted; sampled ones are put into order."""
+    ranked = sorted(kept, key=lambda one: -one.log_prob) if search.sample else kept
+    return ranked[0].with_nbest(ranked) if search.n_best > 1 else ranked[0]
 
 
 class Family(Protocol):

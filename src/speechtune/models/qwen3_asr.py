@@ -26,10 +26,10 @@ from speechtune.models.observe import Taps
 from speechtune.models.qwen3_asr_features import ClipFeatures
 from speechtune.models.qwen3_asr_format import CHAT_TEMPLATE, ChatFormat, Prompt, language_name
 from speechtune.models.qwen3_asr_layout import TO_NATIVE, is_original, native_config
-from speechtune.models.qwen3_asr_network import IGNORED, Qwen3AsrNetwork, add_dropout
+from speechtune.models.qwen3_asr_network import Qwen3AsrNetwork, add_dropout
 from speechtune.models.search_config import SearchConfig
-from speechtune.models.speech_llm_search import padded, search_speech_llm
-from speechtune.models.trainable import Part
+from speechtune.models.speech_llm_search import answer_batch, search_speech_llm
+from speechtune.models.trainable import Part, linear_layers
 
 MAX_AUDIO_S = 60.0
 """No limit of the architecture, which Qwen's package gives up to 20 minutes; a minute of speech stays within the
@@ -159,25 +159,9 @@ class Qwen3AsrFamily(BytePairText):
     def collate(self, examples: Sequence[Example], n_frames: int) -> dict[str, torch.Tensor]:
         """Features of each clip's own length (whatever ``n_frames``), tokens, and labels where they are predicted."""
         features, mask = self.front_end([one.waveform for one in examples], [one.masks for one in examples])
-        rows, targets = [], []
-        for one in examples:
-            places = self.front_end.tokens(len(one.waveform))
-            row = self.format.expand(one.tokens, places)
-            given = one.prompt_tokens + places - 1
-            rows.append(row[:-1])
-            targets.append([*[IGNORED] * (given - 1), *row[given:]])
-        input_ids, attention = padded(rows, self.format.end, self.padding_side)
-        labels, _ = padded(targets, IGNORED, self.padding_side)
-        batch = {
-            "input_ids": input_ids,
-            "attention_mask": attention,
-            "input_features": features,
-            "input_features_mask": mask,
-            "labels": labels,
-        }
-        if self.padding_side == "left":
-            batch["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
-        return batch
+        places = [self.front_end.tokens(len(one.waveform)) for one in examples]
+        answers = answer_batch(examples, self.format.expand, places, self.filler, self.padding_side)
+        return {"input_features": features, "input_features_mask": mask, **answers}
 
     @torch.inference_mode()
     def generate(
@@ -228,12 +212,7 @@ class Qwen3AsrFamily(BytePairText):
             side, _, kind = role.rpartition("_")
             for part in [side] if side else list(_ROLES):
                 wanted.update((_INSIDE[part], layer) for layer in _ROLES[part].get(kind, ()))
-        return [
-            name
-            for name, module in self.model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-            and any(inside in f".{name}" and name.endswith(f".{layer}") for inside, layer in wanted)
-        ]
+        return linear_layers(self.model, wanted)
 
     def parts(self) -> list[Part]:
         """Audio tower (``encoder``), projector, language model (``decoder``), output layer (tied or not)."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import Qwen3ASRForConditionalGeneration
 from transformers.models.qwen3_asr.modeling_qwen3_asr import Qwen3ASRCausalLMOutputWithPast
 
-IGNORED = -100
+from speechtune.models.speech_llm_search import answer_loss
 
 
 class Qwen3AsrNetwork(Qwen3ASRForConditionalGeneration):
@@ -57,12 +56,9 @@ class Qwen3AsrNetwork(Qwen3ASRForConditionalGeneration):
             )
         kwargs.pop("return_dict", None)
         hidden = self.model(**inputs, use_cache=False, **kwargs).last_hidden_state
-        counted = labels != IGNORED
-        logits = self.lm_head(hidden[counted])
         smoothing = self.label_smoothing if self.training else 0.0
-        total = functional.cross_entropy(logits.float(), labels[counted], reduction="sum", label_smoothing=smoothing)
         return Qwen3ASRCausalLMOutputWithPast(
-            loss=total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)
+            loss=answer_loss(hidden, labels, self.lm_head, smoothing, num_items_in_batch)
         )
 
     def as_weights(self, features: torch.Tensor) -> torch.Tensor:

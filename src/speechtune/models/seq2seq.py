@@ -26,7 +26,7 @@ from speechtune.models.family import Example, Hypothesis, Limits
 from speechtune.models.observe import Taps
 from speechtune.models.search_config import SearchConfig
 from speechtune.models.seq2seq_search import search_seq2seq
-from speechtune.models.trainable import Part
+from speechtune.models.trainable import Part, linear_layers
 
 IGNORED = -100
 """The label value of what is not learnt."""
@@ -197,13 +197,8 @@ class Seq2SeqFamily(BytePairText):
                 raise InputError(f"{self.title} has no layers of role {role!r}: use {', '.join(self.roles)}")
             for side, kinds in self.layers.items():
                 kind = role.removeprefix(f"{side}_")
-                wanted.update((side, layer) for layer in kinds.get(kind, ()))
-        return [
-            name
-            for name, module in self.model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-            and any(f".{side}." in f".{name}" and name.endswith(f".{layer}") for side, layer in wanted)
-        ]
+                wanted.update((f".{side}.", layer) for layer in kinds.get(kind, ()))
+        return linear_layers(self.model, wanted)
 
     def part(self, name: str) -> torch.nn.Module:
         """``encoder``, ``decoder`` or ``head``.

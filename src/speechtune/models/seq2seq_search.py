@@ -11,7 +11,7 @@ from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.utils import ModelOutput
 
 from speechtune.core.errors import InputError
-from speechtune.models.family import Hypothesis
+from speechtune.models.family import Hypothesis, best_of
 from speechtune.models.generation import generation_config
 from speechtune.models.search_config import SearchConfig, check_n_best
 
@@ -66,16 +66,12 @@ def search_seq2seq(
             logits_processor=LogitsProcessorList([_EndAt(caps, len(start), family.end)] if min(caps) < limit else []),
         )
     scores = _log_probs(family, type(encoded)(**kept), found, len(start), search.n_best)
-    results = []
-    for clip in range(len(waveforms)):
-        rows = range(clip * search.n_best, (clip + 1) * search.n_best)
-        own_rows = [
-            _hypothesis(family, prefix, found[row, len(start) :].tolist(), scores[row], caps[clip]) for row in rows
-        ]
-        if search.sample:
-            own_rows.sort(key=lambda one: -one.log_prob)
-        results.append(own_rows[0].with_nbest(own_rows) if search.n_best > 1 else own_rows[0])
-    return results
+    ends = (family.end,)
+    rows = [
+        Hypothesis.of_row(row, own, family.text, ends, caps[number // search.n_best], prefix)
+        for number, (row, own) in enumerate(zip(found[:, len(start) :].tolist(), scores, strict=True))
+    ]
+    return [best_of(rows[first : first + search.n_best], search) for first in range(0, len(rows), search.n_best)]
 
 
 def repeated(encoded: Any, times: int) -> Any:
@@ -99,22 +95,6 @@ def _log_probs(
         chosen = part[:, given:, None]
         rows += logits.float().log_softmax(-1).gather(-1, chosen).squeeze(-1).tolist()
     return rows
-
-
-def _hypothesis(
-    family: Seq2SeqFamily, prefix: list[int], row: list[int], log_probs: list[float], cap: int
-) -> Hypothesis:
-    length = row.index(family.end) if family.end in row else len(row)
-    ended = length < len(row) and length < cap
-    counted = log_probs[: length + ended]
-    return Hypothesis(
-        text=family.text([*prefix, *row[:length]]),
-        tokens=[*prefix, *row[:length]],
-        log_prob=sum(counted) / max(len(counted), 1),
-        truncated=not ended and length >= cap,
-        token_log_probs=counted[:length] if not prefix else None,
-        sum_log_prob=sum(counted),
-    )
 
 
 class _EndAt(LogitsProcessor):

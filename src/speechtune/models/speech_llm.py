@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.nn import functional
 from transformers import GenerationConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
@@ -27,8 +26,9 @@ from speechtune.models.config import Context
 from speechtune.models.family import Example, Hypothesis, Limits
 from speechtune.models.observe import Taps
 from speechtune.models.search_config import SearchConfig
-from speechtune.models.seq2seq import IGNORED, drop_residuals, forget_masks
-from speechtune.models.speech_llm_search import padded, search_speech_llm
+from speechtune.models.seq2seq import drop_residuals, forget_masks
+from speechtune.models.speech_llm_search import answer_batch, answer_loss, search_speech_llm
+from speechtune.models.trainable import linear_layers
 
 MAX_LABEL_TOKENS = 1024
 RECORD = "speechtune.json"
@@ -76,13 +76,9 @@ class SpeechLlmNetwork:
             return out
         kwargs.pop("return_dict", None)
         hidden = model.model.language_model(**given, use_cache=False).last_hidden_state
-        counted = labels != IGNORED
-        logits = self.scaled(model.lm_head(hidden[counted])).float()
         smoothing = self.label_smoothing if model.training else 0.0
-        total = functional.cross_entropy(logits, labels[counted], reduction="sum", label_smoothing=smoothing)
-        return CausalLMOutputWithPast(
-            loss=total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)
-        )
+        loss = answer_loss(hidden, labels, lambda one: self.scaled(model.lm_head(one)), smoothing, num_items_in_batch)
+        return CausalLMOutputWithPast(loss=loss)
 
 
 def as_speech_llm_network(model: Any, mixin: type[SpeechLlmNetwork]) -> Any:
@@ -181,20 +177,9 @@ class SpeechLlmFamily(BytePairText):
 
     def collate(self, examples: Sequence[Example], n_frames: int) -> dict[str, torch.Tensor]:
         """Features of each clip's own length (whatever ``n_frames``), tokens, and labels where they are predicted."""
-        rows, targets = [], []
-        for one in examples:
-            places = self.places(len(one.waveform))
-            row = self.expand(one.tokens, places)
-            given = one.prompt_tokens + places - 1
-            rows.append(row[:-1])
-            targets.append([*[IGNORED] * (given - 1), *row[given:]])
-        input_ids, attention = padded(rows, self.filler, self.padding_side)
-        labels, _ = padded(targets, IGNORED, self.padding_side)
         audio = self.audio_inputs([one.waveform for one in examples], [one.masks for one in examples])
-        batch = {"input_ids": input_ids, "attention_mask": attention, **audio, "labels": labels}
-        if self.padding_side == "left":
-            batch["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
-        return batch
+        places = [self.places(len(one.waveform)) for one in examples]
+        return audio | answer_batch(examples, self.expand, places, self.filler, self.padding_side)
 
     def prompt_rows(self, waveforms: Sequence[np.ndarray], search: SearchConfig) -> list[list[int]]:
         """The prompt of each clip, with a place for each position of its audio.
@@ -252,12 +237,7 @@ class SpeechLlmFamily(BytePairText):
                 raise InputError(f"{self.title} has no layers of role {role!r}: use {', '.join(self.roles)}")
             for side, kinds in self.layers.items():
                 wanted.update((self.inside[side], layer) for layer in kinds.get(role.removeprefix(f"{side}_"), ()))
-        return [
-            name
-            for name, module in self.model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-            and any(inside in f".{name}" and name.endswith(f".{layer}") for inside, layer in wanted)
-        ]
+        return linear_layers(self.model, wanted)
 
     def modules(self) -> dict[str, torch.nn.Module]:
         """The module of each side, by the names of `part`."""

@@ -5,15 +5,17 @@ The audio is encoded once for a clip, however many beams there are, and prompts 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch.nn import functional
 from transformers import GenerationMixin, LogitsProcessorList
 
-from speechtune.models.family import Hypothesis
+from speechtune.models.family import Example, Hypothesis, best_of
 from speechtune.models.generation import LogProbs, generation_config
+from speechtune.models.observe import IGNORED
 from speechtune.models.search_config import SearchConfig, check_n_best
 
 _LOGITS_PER_CHUNK = 200_000_000
@@ -87,16 +89,10 @@ def search_speech_llm(
     kept = search.n_best
     log_probs = recorder.by_row() if plain else teacher_forced(family, embedded, attention, found, kept)
     rows = [
-        _hypothesis(family, prefix, row, own, max_new_tokens)
+        Hypothesis.of_row(row, own, family.text, family.ends, max_new_tokens, prefix)
         for row, own in zip(found.tolist(), log_probs, strict=True)
     ]
-    results = []
-    for clip in range(len(waveforms)):
-        own = rows[clip * kept : (clip + 1) * kept]
-        if search.sample:
-            own.sort(key=lambda one: -one.log_prob)
-        results.append(own[0].with_nbest(own) if kept > 1 else own[0])
-    return results
+    return [best_of(rows[first : first + kept], search) for first in range(0, len(rows), kept)]
 
 
 def _prompts(
@@ -118,6 +114,55 @@ def padded(rows: Sequence[Sequence[int]], filler: int, side: str) -> tuple[torch
         tokens[number, place] = torch.tensor(list(row))
         mask[number, place] = 1
     return tokens, mask
+
+
+def answer_batch(
+    examples: Sequence[Example],
+    expand: Callable[[Sequence[int], int], list[int]],
+    places: Sequence[int],
+    filler: int,
+    side: str,
+) -> dict[str, torch.Tensor]:
+    """Tokens of a training batch, their mask, positions where padding shifts them, and the answers as labels.
+
+    Labels stand at the position that predicts them; the prompt, the audio and the padding have none (-100).
+
+    Args:
+        examples: labelled clips, with one place for the audio in their tokens.
+        expand: what makes as many places of it as are asked for.
+        places: positions that each clip takes.
+        filler: the token of padding.
+        side: of padding, left or right.
+    """
+    rows, targets = [], []
+    for one, count in zip(examples, places, strict=True):
+        row = expand(one.tokens, count)
+        given = one.prompt_tokens + count - 1
+        rows.append(row[:-1])
+        targets.append([*[IGNORED] * (given - 1), *row[given:]])
+    input_ids, attention = padded(rows, filler, side)
+    batch = {"input_ids": input_ids, "attention_mask": attention, "labels": padded(targets, IGNORED, side)[0]}
+    if side == "left":
+        batch["position_ids"] = (attention.cumsum(1) - 1).clamp(min=0)
+    return batch
+
+
+def answer_loss(
+    hidden: torch.Tensor,
+    labels: torch.Tensor,
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    smoothing: float,
+    items: torch.Tensor | int | None,
+) -> torch.Tensor:
+    """Summed cross-entropy over the labels that are not -100, divided by ``items`` or, without, by their number.
+
+    ``logits_of`` is given the hidden states (labels, width) at these positions only: 152,000 logits for each of the
+    audio's positions would be most of the memory.
+    """
+    counted = labels != IGNORED
+    logits = logits_of(hidden[counted]).float()
+    total = functional.cross_entropy(logits, labels[counted], reduction="sum", label_smoothing=smoothing)
+    return total / (counted.sum() if items is None else items)
 
 
 def teacher_forced(
@@ -151,19 +196,3 @@ def teacher_forced(
         ).logits.float()
         rows += logits.log_softmax(-1).gather(-1, part[..., None]).squeeze(-1).tolist()
     return rows
-
-
-def _hypothesis(
-    family: ReadsAudio, prefix: list[int], row: list[int], log_probs: list[float], limit: int
-) -> Hypothesis:
-    length = next((place for place, token in enumerate(row) if token in family.ends), len(row))
-    ended = length < len(row)
-    counted = log_probs[: length + ended]
-    return Hypothesis(
-        text=family.text([*prefix, *row[:length]]),
-        tokens=[*prefix, *row[:length]],
-        log_prob=sum(counted) / max(len(counted), 1),
-        truncated=not ended and length >= limit,
-        token_log_probs=counted[:length] if not prefix else None,
-        sum_log_prob=sum(counted),
-    )

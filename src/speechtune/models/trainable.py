@@ -24,6 +24,22 @@ _WRAPPERS = frozenset(
 )
 
 
+def linear_layers(model: torch.nn.Module, wanted: Iterable[tuple[str, str]]) -> list[str]:
+    """Full names of the linear layers that lie inside a module and end with a name.
+
+    Args:
+        model: where they are looked for.
+        wanted: pairs such as ``(".encoder.", "fc1")``.
+    """
+    pairs = set(wanted)
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and any(inside in f".{name}" and name.endswith(f".{layer}") for inside, layer in pairs)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One part of a model: ``name`` (dotted, its first word is the side) and the modules it is made of.

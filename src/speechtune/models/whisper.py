@@ -30,9 +30,9 @@ from speechtune.models.family import Example, Hypothesis, Limits
 from speechtune.models.generation import LogProbs
 from speechtune.models.observe import Taps
 from speechtune.models.search_config import SearchConfig
-from speechtune.models.trainable import Part
+from speechtune.models.trainable import Part, linear_layers
 from speechtune.models.whisper_format import IGNORED, WhisperFormat
-from speechtune.models.whisper_search import Guide, search_whisper
+from speechtune.models.whisper_search import ControlIds, Guide, search_whisper
 
 NO_SPACE_LANGUAGES = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 """Languages written without spaces: Whisper's text starts without one (openai/whisper ``tokenizer.py``)."""
@@ -159,29 +159,16 @@ class WhisperFamily(BytePairText):
             InputError: the model has no such language or task, or is multilingual and none is given.
         """
         ids = self.tokenizer.convert_tokens_to_ids
-        start = int(self.config.decoder_start_token_id)
-        no_timestamps = int(ids("<|notimestamps|>"))
-        if not getattr(self.generation_config, "is_multilingual", False):
-            others = [one for one in languages if one != "en"]
-            if others:
-                raise InputError(
-                    f"this Whisper model knows English only, not {others[0]!r}: "
-                    "set model.base to a multilingual model such as whisper-base"
-                )
-            if task != "transcribe":
-                raise InputError(f"an English-only Whisper model has no task {task!r}: use a multilingual one")
-            return [start, no_timestamps]
-        if not languages:
-            raise InputError(
-                "a multilingual Whisper model needs a language: set model.language or --language, as in en"
-            )
-        own = self.generation_config.lang_to_id
-        for language in languages:
-            if f"<|{language}|>" not in own:
-                known = ", ".join(sorted(name[2:-2] for name in own))
-                raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
-        spoken = [int(own[f"<|{language}|>"]) for language in languages]
-        return [start, *spoken, int(ids(f"<|{task}|>")), no_timestamps]
+        multilingual = getattr(self.generation_config, "is_multilingual", False)
+        known = ControlIds(
+            start=int(self.config.decoder_start_token_id),
+            no_timestamps=int(ids("<|notimestamps|>")),
+            languages=self.generation_config.lang_to_id if multilingual else {},
+            task=lambda name: int(ids(f"<|{name}|>")),
+            other_model="set model.base to a multilingual model such as whisper-base",
+            say_language="set model.language or --language",
+        )
+        return known.prompt(languages, task)
 
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Prompt, text (with the leading space that Whisper's own transcripts have) and end-of-text."""
@@ -336,13 +323,8 @@ class WhisperFamily(BytePairText):
             side = role.split("_")[0] if role.startswith(("encoder_", "decoder_")) else ""
             kind = role.removeprefix(f"{side}_") if side else role
             for part in [side] if side else ["encoder", "decoder"]:
-                suffixes.update((part, layer) for layer in _ROLES[kind])
-        return [
-            name
-            for name, module in self.model.named_modules()
-            if isinstance(module, torch.nn.Linear)
-            and any(f".{part}." in name and name.endswith(f".{layer}") for part, layer in suffixes)
-        ]
+                suffixes.update((f".{part}.", layer) for layer in _ROLES[kind])
+        return linear_layers(self.model, suffixes)
 
     def parts(self) -> list[Part]:
         """Front end, layers and final norm of both stacks, the embeddings, and the output layer (tied or not)."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from speechtune.core.errors import InputError
-from speechtune.models.family import Hypothesis
+from speechtune.models.family import Hypothesis, best_of
 from speechtune.models.generation import generation_config
 from speechtune.models.search_config import SearchConfig, check_n_best
 
@@ -80,16 +81,12 @@ def search_whisper(
     kept = search.n_best
     log_probs, silence = teacher_forced(family, hidden, found, len(given), start, kept, config)
     prefix = given[start + head :]
-    results = []
-    for clip in range(len(waveforms)):
-        lists = [
-            _hypothesis(family, prefix, found[row, len(given) :].tolist(), log_probs[row], limit, silence[clip])
-            for row in range(clip * kept, (clip + 1) * kept)
-        ]
-        if search.sample:
-            lists.sort(key=lambda one: -one.log_prob)
-        results.append(lists[0].with_nbest(lists) if kept > 1 else lists[0])
-    return results
+    ends = (family.eot,)
+    rows = [
+        Hypothesis.of_row(row, own, family.text, ends, limit, prefix, silence[number // kept])
+        for number, (row, own) in enumerate(zip(found[:, len(given) :].tolist(), log_probs, strict=True))
+    ]
+    return [best_of(rows[first : first + kept], search) for first in range(0, len(rows), kept)]
 
 
 def prompt_tokens(family: WhisperFamily, search: SearchConfig) -> tuple[list[int], int]:
@@ -103,6 +100,44 @@ def prompt_tokens(family: WhisperFamily, search: SearchConfig) -> tuple[list[int
         previous = [begin, *encode(" " + words, add_special_tokens=False)[-room:]]
     prefix = family.tokens(search.prefix)[0][len(family.prompt) : -1] if search.prefix else []
     return [*previous, *control_tokens(family, search), *prefix], len(previous)
+
+
+@dataclass(frozen=True, slots=True)
+class ControlIds:
+    """The ids that a Whisper's prompt is made of; without ``languages`` the model knows English only.
+
+    ``languages``: of tokens such as ``<|en|>``. ``task``: what gives the id of transcribe or translate.
+    ``other_model`` and ``say_language``: the advice of the two sentences that refuse.
+    """
+
+    start: int
+    no_timestamps: int
+    languages: Mapping[str, int]
+    task: Callable[[str], int]
+    other_model: str
+    say_language: str
+
+    def prompt(self, languages: Sequence[str], task: str) -> list[int]:
+        """Start of the transcript, languages in order (several for speech that changes between them), task, no times.
+
+        Raises:
+            InputError: the model has no such language or task, or is multilingual and none is given.
+        """
+        if not self.languages:
+            others = [one for one in languages if one != "en"]
+            if others:
+                raise InputError(f"this Whisper model knows English only, not {others[0]!r}: {self.other_model}")
+            if task != "transcribe":
+                raise InputError(f"an English-only Whisper model has no task {task!r}: use a multilingual one")
+            return [self.start, self.no_timestamps]
+        if not languages:
+            raise InputError(f"a multilingual Whisper model needs a language: {self.say_language}, as in en")
+        for language in languages:
+            if f"<|{language}|>" not in self.languages:
+                known = ", ".join(sorted(name[2:-2] for name in self.languages))
+                raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
+        spoken = [int(self.languages[f"<|{language}|>"]) for language in languages]
+        return [self.start, *spoken, self.task(task), self.no_timestamps]
 
 
 def control_tokens(family: WhisperFamily, search: SearchConfig) -> list[int]:
@@ -167,20 +202,3 @@ def teacher_forced(
         logits[:, 0, config.begin_suppress_tokens or []] = -torch.inf
         rows += logits.log_softmax(-1).gather(-1, part[:, given:, None]).squeeze(-1).tolist()
     return rows, silence
-
-
-def _hypothesis(
-    family: WhisperFamily, prefix: list[int], row: list[int], log_probs: list[float], limit: int, silence: float
-) -> Hypothesis:
-    ended = family.eot in row
-    length = row.index(family.eot) if ended else len(row)
-    counted = log_probs[: length + ended]
-    return Hypothesis(
-        text=family.text([*prefix, *row[:length]]),
-        tokens=[*prefix, *row[:length]],
-        log_prob=sum(counted) / max(len(counted), 1),
-        truncated=not ended and length >= limit,
-        token_log_probs=counted[:length] if not prefix else None,
-        sum_log_prob=sum(counted),
-        no_speech_prob=silence,
-    )

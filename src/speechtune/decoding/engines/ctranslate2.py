@@ -22,12 +22,12 @@ from speechtune.core.errors import InputError, missing_extra
 from speechtune.core.files import read_json
 from speechtune.decoding.engines.threads import choose_threads, generate_split
 from speechtune.models.config import Context
-from speechtune.models.family import Hypothesis, Limits
+from speechtune.models.family import Hypothesis, Limits, best_of
 from speechtune.models.importers.ctranslate2 import read_ctranslate2
 from speechtune.models.importers.whisper_tokens import WhisperTokens, read_tokens
 from speechtune.models.search_config import SearchConfig, check_n_best
 from speechtune.models.whisper import NO_SPACE_LANGUAGES
-from speechtune.models.whisper_search import control_tokens, prompt_tokens
+from speechtune.models.whisper_search import ControlIds, control_tokens, prompt_tokens
 
 
 class OnlyTranscribesError(InputError, AttributeError):
@@ -134,22 +134,15 @@ class Ctranslate2Whisper:
 
     def prompt_for(self, languages: Sequence[str], task: str = "transcribe") -> list[int]:
         """As `WhisperFamily.prompt_for`."""
-        tokens = self.ids
-        if not tokens.multilingual:
-            others = [one for one in languages if one != "en"]
-            if others:
-                raise InputError(f"this Whisper model knows English only, not {others[0]!r}: use a multilingual model")
-            if task != "transcribe":
-                raise InputError(f"an English-only Whisper model has no task {task!r}: use a multilingual one")
-            return [tokens.start_of_transcript, tokens.no_timestamps]
-        if not languages:
-            raise InputError("a multilingual Whisper model needs a language: set --language, as in en")
-        for language in languages:
-            if f"<|{language}|>" not in tokens.languages:
-                known = ", ".join(sorted(name[2:-2] for name in tokens.languages))
-                raise InputError(f"this Whisper model has no language {language!r}: use one of {known}")
-        spoken = [tokens.languages[f"<|{language}|>"] for language in languages]
-        return [tokens.start_of_transcript, *spoken, tokens.tasks[task], tokens.no_timestamps]
+        known = ControlIds(
+            start=self.ids.start_of_transcript,
+            no_timestamps=self.ids.no_timestamps,
+            languages=self.ids.languages if self.ids.multilingual else {},
+            task=self.ids.tasks.__getitem__,
+            other_model="use a multilingual model",
+            say_language="set --language",
+        )
+        return known.prompt(languages, task)
 
     def tokens(self, text: str) -> tuple[list[int], int]:
         """Prompt, text and end-of-text, as `WhisperFamily.tokens`."""
@@ -248,9 +241,7 @@ class Ctranslate2Whisper:
                     no_speech_prob=silence,
                 )
             )
-        if search.sample:
-            kept.sort(key=lambda one: -one.log_prob)
-        return kept[0].with_nbest(kept) if search.n_best > 1 else kept[0]
+        return best_of(kept, search)
 
 
 def _refuse(search: SearchConfig, beams: int, guided: bool) -> None:

@@ -108,6 +108,10 @@ SYSTEMS: dict[str, Callable[[dict[str, Any]], Read]] = {
     "speechtune torch fit": lambda job: speechtune(job),
     "speechtune ctranslate2 fit float32": lambda job: speechtune(job, short_clips.CT2),
     "speechtune ctranslate2 fit int8": lambda job: speechtune(job, short_clips.CT2, "decoding.compute_type=int8"),
+    "speechtune ctranslate2 full float32": lambda job: speechtune(job, short_clips.CT2, context="full"),
+    "speechtune ctranslate2 full int8": lambda job: speechtune(
+        job, short_clips.CT2, "decoding.compute_type=int8", context="full"
+    ),
     "transformers pipeline": transformers_pipeline,
     "faster-whisper float32": lambda job: faster_whisper(job, "float32", False),
     "faster-whisper int8": lambda job: faster_whisper(job, "int8", False),

@@ -6,7 +6,8 @@ The utterances are joined with pauses of 0.3 to 4 s of faint noise. Every way (a
 process of its own. Reported for each: WER, hours of audio an hour of work, the highest memory, and which reference
 words it deletes that are right when the utterance is decoded alone (``lost``), and how many of these are the first or
 last of their utterance, where cutting would show; ``found`` is the reverse. For ``vad`` the pieces themselves are
-judged, whatever the model says: audible sound of an utterance outside all pieces, and cuts within it. ``--minutes``
+judged, whatever the model says: audible sound of an utterance outside all pieces, and cuts within it; only
+``lost_not_whole`` words are lost in such utterances. ``--minutes``
 takes several lengths: memory must not grow with them. Every digit is a word, because whisper-english writes numbers
 said one after the other, in two utterances, as one.
 """
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from measuring import highest_mib
 RATE_HZ = 16_000
 BELOW_DB = 25.0
 """Frames within this of an utterance's loud ones (95 %) are audible."""
+LEAST_MISSED_FRAMES = 10
+"""An utterance with a tenth of a second of audible sound in no piece is not whole."""
 
 
 def build(source: Path, target: Path, minutes: float, seed: int) -> dict[str, Any]:
@@ -100,21 +103,25 @@ def judge_pieces(opened: Any, path: Path, facts: dict[str, Any]) -> dict[str, An
     for first, last in spans:
         held[first // 160 : -(-last // 160)] = True
         edges[[first // 160, min(last // 160, len(edges) - 1)]] = True
-    outside, whole, cuts = 0, 0, []
-    for part in facts["parts"]:
+    outside, whole, cuts, missed = 0, 0, [], []
+    for number, part in enumerate(facts["parts"]):
         first, last = part["span"]
         energy_db = frame_energy_db(recording.read(first / RATE_HZ, last / RATE_HZ))
         audible = energy_db > np.quantile(energy_db, 0.95) - BELOW_DB
         at = first // 160 + np.arange(len(audible))
-        outside += int((audible & ~held[at]).sum())
+        without = int((audible & ~held[at]).sum())
+        outside += without
         whole += int(audible.sum())
+        if without >= LEAST_MISSED_FRAMES:
+            missed.append(number)
         if (edges[at[1:-1]] & audible[:-2] & audible[1:-1] & audible[2:]).any():
-            cuts.append(part["id"])
+            cuts.append(number)
     return {
         "pieces": len(spans),
         "audible_s": whole / 100,
         "audible_outside_s": outside / 100,
         "utterances_cut_in_sound": len(cuts),
+        "not_whole": sorted({*cuts, *missed}),
     }
 
 
@@ -126,19 +133,26 @@ def words_of(language: str | None) -> Callable[[str], list[str]]:
     return lambda text: re.sub(r"(?<=\d)(?=\d)", " ", normaliser(text)).split()
 
 
-def judge(facts: dict[str, Any], alone: dict[str, str], text: str, language: str | None) -> dict[str, Any]:
-    """WER of the long text, and the words that only it, or only the utterances alone, have wrong."""
+def judge(
+    facts: dict[str, Any], alone: dict[str, str], text: str, language: str | None, not_whole: Sequence[int] = ()
+) -> dict[str, Any]:
+    """WER of the long text, and the words that only it, or only the utterances alone, have wrong.
+
+    ``not_whole``: the utterances, by number, that pieces do not hold whole; ``lost_not_whole`` counts their words.
+    """
     from speechtune.scoring.alignment import align
 
     words_in = words_of(language)
     reference: list[str] = []
     edge: list[bool] = []
     right: list[bool] = []
+    owner: list[int] = []
     deleted_alone = 0
-    for part in facts["parts"]:
+    for number, part in enumerate(facts["parts"]):
         words = words_in(part["text"])
         steps = [one for one in align(words, words_in(alone[part["id"]])) if one.ref is not None]
         reference += words
+        owner += [number] * len(words)
         edge += [place in (0, len(words) - 1) for place in range(len(words))]
         right += [one.op == "equal" for one in steps]
         deleted_alone += sum(one.op == "delete" for one in steps)
@@ -155,6 +169,7 @@ def judge(facts: dict[str, Any], alone: dict[str, str], text: str, language: str
         "deleted_alone": deleted_alone,
         "lost": len(lost),
         "lost_at_edges": sum(edge[place] for place in lost),
+        "lost_not_whole": sum(owner[place] in not_whole for place in lost),
         "edge_share": round(float(np.mean(edge)), 3),
         "lost_examples": [" ".join(reference[max(0, place - 2) : place + 3]) for place in lost[:10]],
         "found": sum(op == "equal" and not right[place] for place, op in enumerate(ops)),
@@ -202,7 +217,8 @@ def measure(given: argparse.Namespace, minutes: float) -> dict[str, Any]:
             found = alone if mode == "alone" else run(job, mode)
             text = joined if mode == "alone" else found["texts"]["long"]
             rest = {name: one for name, one in found.items() if name not in ("texts", "language")}
-            figures[mode] = {**judge(facts, texts, text, language), **rest}
+            not_whole = rest.get("pieces", {}).pop("not_whole", ())
+            figures[mode] = {**judge(facts, texts, text, language, not_whole), **rest}
             print(f"{minutes:g} min, {mode}:", json.dumps(figures[mode], ensure_ascii=False), flush=True)
     return figures
 

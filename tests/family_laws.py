@@ -114,37 +114,6 @@ def check_adapters(family: Family, targets: list[str], count: int) -> None:
         assert float(merged(**batch).loss) == pytest.approx(float(before), rel=1e-4)
 
 
-def learn_twenty(base: Path, root: Path, **training: Any) -> Path:
-    """Train on twenty utterances with the commands' own loop; returns the run, in which none is wrong any more."""
-    from speechtune.training.recipe import load_recipe
-    from speechtune.training.run import train
-
-    corpus = tiny_ctc.write_tones(root / "corpus", CORPUS)
-    recipe = tiny_ctc.write_recipe(
-        root / "recipe.yaml",
-        base,
-        corpus,
-        data={"corpus": str(corpus), "dev_split": "train"},
-        model={"base": str(base), "language": "en"},
-        training={
-            "epochs": 40,
-            "learning_rate": 3e-3,
-            "batch": {"utterances": 7, "accumulate": 1},
-            "trackers": [],
-            **training,
-        },
-        decoding={"max_new_tokens": 16},
-        evaluation={"sets": [{"name": "seen", "split": "train"}], "scoring": {"resamples": 20}},
-    )
-    train(load_recipe(recipe), root / "run")
-    return root / "run"
-
-
-def wer_after(run: Path) -> float:
-    """The tuned model's word error rate on the set of a run, from its scores."""
-    return float(json.loads((run / "scores.json").read_text())["comparisons"][0]["wer_after"])
-
-
 def check_commands(base: Path, root: Path, family: str, **recipe: Any) -> None:
     """``train``, ``evaluate``, ``transcribe`` and ``models get`` on a tiny model."""
     from typer.testing import CliRunner

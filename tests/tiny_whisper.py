@@ -53,9 +53,18 @@ def tokenizer_document(multilingual: bool) -> dict[str, Any]:
 
 
 def make_transformers(
-    directory: Path, multilingual: bool = True, tied: bool = True, positions: int = POSITIONS, text_positions: int = 24
+    directory: Path,
+    multilingual: bool = True,
+    tied: bool = True,
+    positions: int = POSITIONS,
+    text_positions: int = 24,
+    noise: bool = True,
 ) -> Any:
-    """Save a random Whisper and its tokenizer below ``directory`` with Transformers alone; return the model."""
+    """Save a random Whisper and its tokenizer below ``directory`` with Transformers alone; return the model.
+
+    ``noise``: every weight is replaced by noise, norms too, so that all of them show in what it computes; without, the
+    model begins as Transformers begins, and learns.
+    """
     import torch
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
@@ -83,7 +92,7 @@ def make_transformers(
     torch.manual_seed(5)
     model = WhisperForConditionalGeneration(config)
     with torch.no_grad():
-        for parameter in model.parameters():
+        for parameter in model.parameters() if noise else ():
             parameter.normal_(0.0, 0.3)
     facts: dict[str, Any] = {"is_multilingual": multilingual, "no_timestamps_token_id": ids["<|notimestamps|>"]}
     if multilingual:

@@ -18,6 +18,7 @@ from speechtune.corpus.segmentation.cuts import TimedWord, runs_of
 from speechtune.corpus.table import Corpus, Utterance
 from speechtune.decoding.config import DecodingConfig
 from speechtune.decoding.long import pieces, transcribing
+from speechtune.decoding.long.pieces import Piece
 from speechtune.decoding.long.recording import Recording
 from speechtune.decoding.long.sequential import Window, split_by_timestamps, walk
 from speechtune.decoding.long.skipped import say_more
@@ -131,6 +132,47 @@ def test_no_word_of_a_long_recording_is_lost_or_doubled(tmp_path: Path, mode: An
 
 
 @pytest.mark.usefixtures("ears")
+def test_at_full_context_windows_are_filled_across_pauses_and_times_stay_those_of_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every piece costs a whole window there: a recording with pauses would cost several times its speech."""
+
+    class Counting(Listener):
+        decoded = 0
+
+        def generate(self, waveforms: Sequence[np.ndarray], *rest: Any) -> list[Hypothesis]:
+            self.decoded += len(waveforms)
+            return super().generate(waveforms, *rest)
+
+    monkeypatch.setattr(transcribing, "parts_of", lambda pieces, *rest: [[] for _ in pieces])  # each is decoded once
+    corpus, (said,) = corpus_of(tmp_path, [120])
+    heard = read_back(load_audio(tmp_path / "0.wav"))
+    count = {}
+    for leave_out in (None, False):
+        family: Any = Counting()
+        long_form = {"words": True, "leave_out_pauses": leave_out}
+        config = DecodingConfig.model_validate({"context": "full", "long_form": long_form})
+        (found,) = transcribe_all(family, corpus, config)
+        count[leave_out] = family.decoded
+        assert found.text.split() == said
+        words = [word for segment in found.segments for word in segment["words"]]
+        assert [word["start_s"] for word in words] == pytest.approx([one.start_s for one in heard], abs=0.011)
+        assert [word["end_s"] for word in words] == pytest.approx([one.end_s for one in heard], abs=0.011)
+        for one in found.segments:
+            assert one["start_s"] <= one["words"][0]["start_s"] and one["words"][-1]["end_s"] <= one["end_s"]
+        for before, after in pairwise(found.segments):
+            assert before["end_s"] <= after["start_s"]
+    assert count[None] <= -(-corpus.seconds_of_audio // 26) < count[False]
+
+
+def test_a_piece_of_several_spans_knows_where_its_times_are_in_the_recording() -> None:
+    piece = Piece(((RATE, 3 * RATE), (5 * RATE, 6 * RATE)))
+    assert (piece.start, piece.end, piece.heard) == (RATE, 6 * RATE, 3 * RATE)
+    places = [piece.place_s(at_s) for at_s in (0.0, 1.5, 2.0, 2.5, 9.0)]
+    assert places == [(0, 1.0), (0, 2.5), (1, 5.0), (1, 5.5), (1, 12.0)]
+
+
+@pytest.mark.usefixtures("ears")
 def test_a_span_of_a_long_file_has_times_from_its_own_beginning(tmp_path: Path) -> None:
     corpus, _ = corpus_of(tmp_path, [250])
     samples = load_audio(tmp_path / "0.wav")
@@ -162,8 +204,9 @@ def test_short_recordings_have_word_times_where_they_are_asked_for(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("ears")
+@pytest.mark.parametrize("context", ["fit", "full"])
 def test_a_recogniser_that_stops_after_the_first_sentence_loses_little(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, context: Any
 ) -> None:
     """It ends a text at the first pause of 0.4 s, as a model does that was trained on single sentences."""
 
@@ -177,16 +220,39 @@ def test_a_recogniser_that_stops_after_the_first_sentence_loses_little(
             return [Hypothesis(text, [1], -0.1, False) for text in texts]
 
     corpus, (text, *_) = corpus_of(tmp_path, [250])
-    (said,) = transcribe_all(OneSentence(), corpus, DecodingConfig())  # type: ignore[arg-type]
+    config = DecodingConfig(context=context)
+    (said,) = transcribe_all(OneSentence(), corpus, config)  # type: ignore[arg-type]
     assert "cut" not in said.text
     assert said.flags == ["stopped-early"]
     starts = [one["start_s"] for one in said.segments]
     assert starts == sorted(starts)
     monkeypatch.setattr(transcribing, "parts_of", lambda pieces, *rest: [[] for _ in pieces])
-    (lossy,) = transcribe_all(OneSentence(), corpus, DecodingConfig())  # type: ignore[arg-type]
+    (lossy,) = transcribe_all(OneSentence(), corpus, config)  # type: ignore[arg-type]
     assert len(lossy.text.split()) < 0.7 * len(text)
     missing, before = (len(text) - len(one.text.split()) for one in (said, lossy))
     assert missing < before / 2  # a part of 3 s may hold two sentences of tones
+
+
+@pytest.mark.usefixtures("ears")
+def test_at_full_context_only_two_slow_pieces_are_tried_in_parts_where_that_finds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every part costs a whole window there; a speaker who is slow all the time would cost several times the speech."""
+    decoded: list[int] = []
+    plain = transcribing.transcribe
+
+    def counting(family: Any, utterances: Any, *rest: Any) -> list[Transcript]:
+        decoded.append(len(utterances))
+        return plain(family, utterances, *rest)
+
+    monkeypatch.setattr(transcribing, "transcribe", counting)
+    corpus, (said,) = corpus_of(tmp_path, [150])  # two letters a tone are few
+    for context, tried in (("fit", "all"), ("full", "two")):
+        decoded.clear()
+        (found,) = transcribe_all(Listener(), corpus, DecodingConfig(context=context))  # type: ignore[arg-type]
+        assert found.text.split() == said and found.flags == []
+        pieces, parts = decoded
+        assert parts > 2 * pieces if tried == "all" else pieces > 2 and parts <= 2 * 28 / 1.5
 
 
 def test_parts_that_loop_guess_or_are_impossibly_fast_do_not_stand() -> None:

@@ -20,8 +20,17 @@ class LongFormConfig(BaseModel):
         description="vad: speech is packed into pieces of at most this length where its pauses allow it. Null: 15 at "
         "fit context, the model's window less 2 at full, where every piece costs a whole window.",
     )
-    max_pause_s: float = Field(
-        2.0, gt=0, description="vad: a pause of this length always ends a piece (faster-whisper's min_silence)."
+    max_pause_s: float | None = Field(
+        None,
+        gt=0,
+        description="vad: a pause of this length always ends a piece. Null: 2 (faster-whisper's min_silence), 1 where "
+        "leave_out_pauses is in force.",
+    )
+    leave_out_pauses: bool | None = Field(
+        None,
+        description="vad: pieces are heard one right after the other, what is between them left out, while they fit "
+        "into a window. Null: at full context, where every piece costs a whole window; not for subtitles of a model "
+        "that has no times of words.",
     )
     margin_s: float = Field(
         0.35, ge=0, description="vad: kept before and after a piece's speech, at most half of the pause."

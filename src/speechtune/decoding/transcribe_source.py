@@ -32,8 +32,9 @@ def transcribe_source(
     if out is not None:
         check_target(out, kind, len(corpus), overwrite)
     decoding = for_transcribing(opened.decoding)
-    if kind in ("srt", "vtt") and can_time(opened.family):
-        long_form = decoding.long_form.model_copy(update={"words": True})
+    if kind in ("srt", "vtt"):
+        timed = {"words": True} if can_time(opened.family) else {"leave_out_pauses": False}
+        long_form = decoding.long_form.model_copy(update=timed)
         decoding = decoding.model_copy(update={"long_form": long_form})
     transcripts = transcribe_all(opened.family, corpus, decoding)
     if out is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -84,6 +84,45 @@ def _united(spans: list[Span]) -> list[Span]:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """What is decoded at once: spans of a recording, in samples and in order, heard one right after the other."""
+
+    spans: tuple[Span, ...]
+
+    @property
+    def start(self) -> int:
+        """The first sample in the recording."""
+        return self.spans[0][0]
+
+    @property
+    def end(self) -> int:
+        """One after the last sample in the recording."""
+        return self.spans[-1][1]
+
+    @property
+    def heard(self) -> int:
+        """How many samples are heard."""
+        return sum(end - start for start, end in self.spans)
+
+    def read(self, recording: Recording) -> Samples:
+        """The samples that are heard.
+
+        Raises:
+            AudioError: the file cannot be read.
+        """
+        return np.concatenate([samples_of(recording, span) for span in self.spans])
+
+    def place_s(self, heard_s: float) -> tuple[int, float]:
+        """Of a time in what is heard the span it is in, by number, and the recording's time, both in seconds."""
+        left = heard_s * SAMPLE_RATE_HZ
+        for number, (start, end) in enumerate(self.spans):
+            if left < end - start or number == len(self.spans) - 1:
+                return number, (start + left) / SAMPLE_RATE_HZ
+            left -= end - start
+        raise AssertionError("a piece has a span")
+
+
+@dataclass(frozen=True, slots=True)
 class PiecePlan:
     """Lengths of pieces, in seconds: wanted, possible, the pause that always divides, the margin kept around speech."""
 
@@ -101,6 +140,17 @@ def plan_pieces(found: Scan, length: int, plan: PiecePlan) -> list[Span]:
         packed += pack_spans(group, found.energy_db, round(plan.target_s * rate), round(plan.longest_s * rate))
     margin = round(plan.margin_s * rate)
     return with_margins(packed, length, margin, margin, round(plan.longest_s * rate))
+
+
+def heard_together(spans: Sequence[Span], most: int) -> list[Piece]:
+    """Neighbouring spans as one piece, what is between them left out, while no more than ``most`` samples are heard."""
+    pieces: list[Piece] = []
+    for span in spans:
+        if pieces and pieces[-1].heard + span[1] - span[0] <= most:
+            pieces[-1] = Piece((*pieces[-1].spans, span))
+        else:
+            pieces.append(Piece((span,)))
+    return pieces
 
 
 def _groups(spans: list[Span], pause: int) -> Iterator[list[Span]]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from speechtune.audio.io import SAMPLE_RATE_HZ
 from speechtune.corpus.segmentation.cuts import Span
-from speechtune.decoding.long.pieces import PiecePlan, Scan, plan_pieces
+from speechtune.decoding.long.pieces import Piece, PiecePlan, Scan, plan_pieces
 from speechtune.decoding.search_blocks import FallbackConfig
 from speechtune.decoding.searching import compression_ratio
 from speechtune.decoding.transcript import Transcript
@@ -32,7 +32,7 @@ _MOST_LETTERS_PER_S = 25.0
 """More than anybody says: `speechtune.decoding.guards_config`."""
 
 
-def parts_of(pieces: Sequence[tuple[Span, Transcript]], found: Scan, plan: PiecePlan) -> list[list[Span]]:
+def parts_of(pieces: Sequence[tuple[Piece, Transcript]], found: Scan, plan: PiecePlan) -> list[list[Span]]:
     """For each piece the parts that it is decoded in again, in samples: none where its text is long enough.
 
     Args:
@@ -41,7 +41,8 @@ def parts_of(pieces: Sequence[tuple[Span, Transcript]], found: Scan, plan: Piece
         plan: how the pieces were made.
     """
     inside = [
-        [(max(a, first), min(b, last)) for a, b in found.spans if a < last and b > first] for (first, last), _ in pieces
+        [(max(a, first), min(b, last)) for first, last in piece.spans for a, b in found.spans if a < last and b > first]
+        for piece, _ in pieces
     ]
     speech_s = np.array([sum(b - a for a, b in own) / SAMPLE_RATE_HZ for own in inside])
     letters = np.array([sum(not letter.isspace() for letter in one.text) for _, one in pieces])
@@ -51,9 +52,9 @@ def parts_of(pieces: Sequence[tuple[Span, Transcript]], found: Scan, plan: Piece
     slow = enough & (rates < max(LEAST_LETTERS_PER_S, LEAST_SHARE * usual))
     single = replace(plan, target_s=min(PART_S, plan.target_s / 2))
     result: list[list[Span]] = []
-    for ((first, last), _), own, suspicious in zip(pieces, inside, slow, strict=True):
-        planned = plan_pieces(Scan(own, found.energy_db), last, single) if suspicious and len(own) > 1 else []
-        result.append([(max(a, first), min(b, last)) for a, b in planned])
+    for (piece, _), own, suspicious in zip(pieces, inside, slow, strict=True):
+        planned = plan_pieces(Scan(own, found.energy_db), piece.end, single) if suspicious and len(own) > 1 else []
+        result.append([(max(a, piece.start), min(b, piece.end)) for a, b in planned])
     return result
 
 

@@ -20,7 +20,15 @@ from speechtune.decoding.config import DecodingConfig
 from speechtune.decoding.guards import active_guard
 from speechtune.decoding.long.holes import Again, fill_holes
 from speechtune.decoding.long.merge import Heard, merge_windows
-from speechtune.decoding.long.pieces import PiecePlan, Scan, plan_chunks, plan_pieces, samples_of, scan
+from speechtune.decoding.long.pieces import (
+    Piece,
+    PiecePlan,
+    Scan,
+    heard_together,
+    plan_chunks,
+    plan_pieces,
+    scan,
+)
 from speechtune.decoding.long.recording import Recording
 from speechtune.decoding.long.sequential import Segment, walk, whisper_decoder
 from speechtune.decoding.long.skipped import parts_of, say_more
@@ -33,6 +41,8 @@ _LONGEST_CHUNK_S = 30.0
 _PAUSE_S = 0.8
 """Chunks have no sentences: a pause as long as this ends a segment (own choice)."""
 _LONGEST_SEGMENT_S = 15.0
+_TRIED_FIRST = 2
+"""Pieces of a recording: a model that stops early does so in its slowest ones (own choice)."""
 _EARLY_STOP_S = 3.0
 """A text that ends so long before its chunk may have stopped early."""
 
@@ -61,14 +71,17 @@ def transcribe_all(family: Family, corpus: Corpus, config: DecodingConfig) -> li
     if config.long == "vad":
         scans = {name: scan(one, title=f"listen to {one.path.name}") for name, one in recordings.items()}
         plan = _plan(family, config)
-        spans = {name: plan_pieces(scans[name], one.length, plan) for name, one in recordings.items()}
+        most = round(plan.target_s * SAMPLE_RATE_HZ) if _leaves_out_pauses(config) else 0
+        planned = {
+            name: heard_together(plan_pieces(scans[name], one.length, plan), most) for name, one in recordings.items()
+        }
     else:
-        spans = {name: _chunk_spans(family, one, config) for name, one in recordings.items()}
-    pieces = _Pieces(corpus, recordings, spans)
+        planned = {name: _each(_chunk_spans(family, one, config)) for name, one in recordings.items()}
+    pieces = _Pieces(corpus, recordings, planned)
     transcripts = transcribe(family, pieces.utterances, pieces.load, config)
-    by_owner: dict[str, list[tuple[Span, Transcript]]] = {one.utterance_id: [] for one in corpus.utterances}
-    for (owner, span), transcript in zip(pieces.owners, transcripts, strict=True):
-        by_owner[owner].append((span, transcript))
+    by_owner: dict[str, list[tuple[Piece, Transcript]]] = {one.utterance_id: [] for one in corpus.utterances}
+    for (owner, piece), transcript in zip(pieces.owners, transcripts, strict=True):
+        by_owner[owner].append((piece, transcript))
     if scans:
         _decode_skipped(family, corpus, recordings, by_owner, scans, config)
     timer = WordTimer(family, config.context) if config.long == "chunks" or config.long_form.words else None
@@ -105,20 +118,20 @@ def _with_words(
 
 
 class _Pieces:
-    """All that is decoded: short utterances whole, long ones in their spans; each reads itself when it is asked."""
+    """All that is decoded: short utterances whole, long ones in pieces; each reads itself when it is asked."""
 
-    def __init__(self, corpus: Corpus, recordings: dict[str, Recording], spans: dict[str, list[Span]]) -> None:
+    def __init__(self, corpus: Corpus, recordings: dict[str, Recording], planned: dict[str, list[Piece]]) -> None:
         self.corpus, self.recordings = corpus, recordings
-        self.owners: list[tuple[str, Span]] = []
+        self.owners: list[tuple[str, Piece]] = []
         self.utterances: list[Utterance] = []
         self._place: dict[str, int] = {}
         for one in corpus.utterances:
-            own = spans.get(one.utterance_id, [(0, round(one.duration_s * SAMPLE_RATE_HZ))])
-            for number, span in enumerate(own):
+            own = planned.get(one.utterance_id, _each([(0, round(one.duration_s * SAMPLE_RATE_HZ))]))
+            for number, piece in enumerate(own):
                 name = f"{one.utterance_id}\u241f{number:06d}"
                 self._place[name] = len(self.owners)
-                self.owners.append((one.utterance_id, span))
-                seconds = one.duration_s if one.utterance_id not in recordings else _seconds(span)
+                self.owners.append((one.utterance_id, piece))
+                seconds = one.duration_s if one.utterance_id not in recordings else piece.heard / SAMPLE_RATE_HZ
                 self.utterances.append(
                     Utterance(
                         utterance_id=name,
@@ -133,18 +146,25 @@ class _Pieces:
 
     def load(self, utterance: Utterance) -> Samples:
         """The samples of a piece."""
-        owner, span = self.owners[self._place[utterance.utterance_id]]
+        owner, piece = self.owners[self._place[utterance.utterance_id]]
         if owner in self.recordings:
-            return samples_of(self.recordings[owner], span)
+            return piece.read(self.recordings[owner])
         return load_audio(self.corpus.path_of(utterance), utterance.start_s, utterance.end_s)
 
 
-def _seconds(span: Span) -> float:
-    return (span[1] - span[0]) / SAMPLE_RATE_HZ
+def _each(spans: Sequence[Span]) -> list[Piece]:
+    """Every span as a piece of its own."""
+    return [Piece((span,)) for span in spans]
+
+
+def _leaves_out_pauses(config: DecodingConfig) -> bool:
+    """Whether pieces are heard right after one another, in one window."""
+    wanted = config.long_form.leave_out_pauses
+    return config.context == "full" if wanted is None else wanted
 
 
 def vad_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:
-    """The pieces that ``decoding.long: vad`` decodes, in samples.
+    """The spans that ``decoding.long: vad`` decodes, in samples.
 
     Raises:
         AudioError: the file cannot be read.
@@ -160,7 +180,7 @@ def _plan(family: Family, config: DecodingConfig) -> PiecePlan:
     return PiecePlan(
         target_s=min(long_form.piece_s or default_s, window_s),
         longest_s=min(window_s, _LONGEST_CHUNK_S),
-        max_pause_s=long_form.max_pause_s,
+        max_pause_s=long_form.max_pause_s or (1.0 if _leaves_out_pauses(config) else 2.0),
         margin_s=long_form.margin_s,
     )
 
@@ -169,30 +189,55 @@ def _decode_skipped(
     family: Family,
     corpus: Corpus,
     recordings: dict[str, Recording],
-    by_owner: dict[str, list[tuple[Span, Transcript]]],
+    by_owner: dict[str, list[tuple[Piece, Transcript]]],
     scans: dict[str, Scan],
     config: DecodingConfig,
 ) -> None:
-    """Pieces whose text is too short for their speech are replaced by their parts, where these say more."""
+    """Pieces whose text is too short for their speech are replaced by their parts, where these say more.
+
+    At full context every part costs a whole window: only the slowest pieces of a recording are tried there, and the
+    others if any of these said more.
+    """
     plan = _plan(family, config)
-    again = {name: parts_of(by_owner[name], found, plan) for name, found in scans.items()}
-    spans = {name: [span for parts in own for span in parts] for name, own in again.items()}
-    if not any(spans.values()):
-        return
-    whole = [one for one in corpus if one.utterance_id in recordings]
-    pieces = _Pieces(Corpus(corpus.root, whole), recordings, spans)
-    found = iter(transcribe(family, pieces.utterances, pieces.load, config, "decode in parts"))
-    for name in (one.utterance_id for one in whole):
-        result: list[tuple[Span, Transcript]] = []
-        for place, (span, before) in enumerate(by_owner[name]):
-            parts = [next(found) for _ in again[name][place]]
-            if say_more(before, parts, again[name][place], config.fallback):
-                for one in parts:
+    parts = {
+        (name, place): spans
+        for name, found in scans.items()
+        for place, spans in enumerate(parts_of(by_owner[name], found, plan))
+        if spans
+    }
+    stands: dict[tuple[str, int], list[tuple[Piece, Transcript]]] = {}
+
+    def decode(chosen: list[tuple[str, int]]) -> None:
+        planned = {name: _each([span for key in chosen if key[0] == name for span in parts[key]]) for name in scans}
+        pieces = _Pieces(corpus.subset(lambda one: bool(planned.get(one.utterance_id))), recordings, planned)
+        if not pieces.utterances:
+            return
+        found = iter(transcribe(family, pieces.utterances, pieces.load, config, "decode in parts"))
+        names = [one.utterance_id for one in pieces.corpus]
+        of_piece = {key: [next(found) for _ in parts[key]] for name in names for key in chosen if key[0] == name}
+        for key, said in of_piece.items():
+            before = by_owner[key[0]][key[1]][1]
+            if say_more(before, said, parts[key], config.fallback):
+                for one in said:
                     one.flags = [*one.flags, "stopped-early"]
-                result += zip(again[name][place], parts, strict=True)
-            else:
-                result.append((span, before))
-        by_owner[name] = result
+                stands[key] = list(zip(_each(parts[key]), said, strict=True))
+
+    if config.context == "full":
+        tried = [key for name in scans for key in _slowest(by_owner[name], [it for it in parts if it[0] == name])]
+        decode(tried)
+        more = {name for name, _ in stands}
+        decode([key for key in parts if key[0] in more and key not in tried])
+    else:
+        decode(list(parts))
+    for name in scans:
+        rows = [stands.get((name, place), [row]) for place, row in enumerate(by_owner[name])]
+        by_owner[name] = [one for row in rows for one in row]
+
+
+def _slowest(pieces: Sequence[tuple[Piece, Transcript]], keys: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Those of the pieces whose text is shortest for what is heard, in order."""
+    rates = {key: len(pieces[key[1]][1].text) / pieces[key[1]][0].heard for key in keys}
+    return sorted(sorted(keys, key=rates.__getitem__)[:_TRIED_FIRST])
 
 
 def _chunk_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:
@@ -207,25 +252,35 @@ def _chunk_spans(family: Family, recording: Recording, config: DecodingConfig) -
 
 
 def _join_pieces(
-    name: str, recording: Recording, parts: Sequence[tuple[Span, Transcript]], timer: WordTimer | None
+    name: str, recording: Recording, parts: Sequence[tuple[Piece, Transcript]], timer: WordTimer | None
 ) -> Transcript:
-    """One segment for each piece that says something."""
+    """One segment for each piece that says something; with times of words, one for each of its spans."""
     segments = []
-    for span, one in parts:
+    for piece, one in parts:
         if not one.text and not one.interventions:
             continue
-        start_s = span[0] / SAMPLE_RATE_HZ
-        segment = _segment(start_s, span[1] / SAMPLE_RATE_HZ, one)
-        if timer is not None and one.text:
-            segment["words"] = word_rows(timer.times(samples_of(recording, span), one.text), start_s)
-        segments.append(segment)
+        whole = _segment(piece.start / SAMPLE_RATE_HZ, piece.end / SAMPLE_RATE_HZ, one)
+        if timer is None or not one.text:
+            segments.append(whole)
+            continue
+        by_span: dict[int, list[TimedWord]] = {}
+        for word in timer.times(piece.read(recording), one.text):
+            number, start_s = piece.place_s(word.start_s)
+            most_s = piece.spans[number][1] / SAMPLE_RATE_HZ
+            end_s = min(start_s + word.end_s - word.start_s, most_s)  # a word does not go on beyond a pause
+            by_span.setdefault(number, []).append(replace(word, start_s=start_s, end_s=end_s))
+        for number, words in by_span.items():
+            start_s, end_s = (at / SAMPLE_RATE_HZ for at in piece.spans[number])
+            own = {"start_s": round(start_s, 3), "end_s": round(end_s, 3), "text": " ".join(it.text for it in words)}
+            segments.append({**whole, **own, "words": word_rows(words)})
+            whole.pop("interventions", None)  # told once
     return _whole(name, segments, [one for _, one in parts])
 
 
 def _join_chunks(
     name: str,
     recording: Recording,
-    parts: Sequence[tuple[Span, Transcript]],
+    parts: Sequence[tuple[Piece, Transcript]],
     timer: WordTimer | None,
     again: Callable[[Samples], str] | None = None,
     fill: Again | None = None,
@@ -236,11 +291,11 @@ def _join_chunks(
     """
     assert timer is not None
     windows = []
-    for span, one in parts:
-        start_s = span[0] / SAMPLE_RATE_HZ
-        waveform = samples_of(recording, span)
+    for piece, one in parts:
+        start_s, end_s = piece.start / SAMPLE_RATE_HZ, piece.end / SAMPLE_RATE_HZ
+        waveform = piece.read(recording)
         words = timer.times(waveform, one.text)
-        if again is not None and _seconds(span) - (words[-1].end_s if words else 0.0) > _EARLY_STOP_S:
+        if again is not None and end_s - start_s - (words[-1].end_s if words else 0.0) > _EARLY_STOP_S:
             other = again(waveform)
             if len(other.split()) > len(words):
                 one.text, one.flags = other, [*one.flags, "stopped-early"]
@@ -249,7 +304,7 @@ def _join_chunks(
             words, added = fill_holes(words, waveform, fill)
             one.flags = [*one.flags, "hole-filled"] if added else one.flags
         placed = [replace(word, start_s=word.start_s + start_s, end_s=word.end_s + start_s) for word in words]
-        windows.append(Heard(start_s, span[1] / SAMPLE_RATE_HZ, placed))
+        windows.append(Heard(start_s, end_s, placed))
     segments: list[dict[str, Any]] = []
     group: list[Any] = []
     for word in merge_windows(windows):

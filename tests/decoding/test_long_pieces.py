@@ -12,7 +12,7 @@ import soundfile
 
 from speechtune.audio.io import load_audio, write_audio
 from speechtune.audio.vad import speech_spans
-from speechtune.decoding.long.pieces import PiecePlan, Scan, plan_pieces, scan
+from speechtune.decoding.long.pieces import PiecePlan, Scan, heard_together, plan_pieces, scan
 from speechtune.decoding.long.recording import Recording
 
 RATE = 16_000
@@ -115,3 +115,17 @@ def test_every_sample_of_speech_is_in_exactly_one_piece() -> None:
         assert all(covered[start:end].min() == 1 for start, end in spans)
         gaps = [b[0] - a[1] for a, b in pairwise(pieces)]
         assert min(gaps) >= 0
+        every = plan_pieces(found, length, PiecePlan(target_s=28.0, longest_s=30.0, max_pause_s=0.0, margin_s=0.35))
+        joined = heard_together(every, 30 * RATE)
+        covered[:] = 0
+        for one in joined:
+            assert one.heard == sum(b - a for a, b in one.spans) <= 30 * RATE
+            assert all(b[0] - a[1] > 1 for a, b in pairwise(one.spans))  # what touches is one
+            for start, end in one.spans:
+                covered[start:end] += 1
+        assert covered.max() == 1
+        assert all(covered[start:end].min() == 1 for start, end in every)
+        assert len(joined) < len(every)
+        ends = dict(every)
+        for a, b in pairwise(joined):  # nothing that had room was left for the next
+            assert a.heard + ends[b.start] - b.start >= 30 * RATE

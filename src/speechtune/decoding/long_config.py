@@ -23,8 +23,8 @@ class LongFormConfig(BaseModel):
     max_pause_s: float | None = Field(
         None,
         gt=0,
-        description="vad: a pause of this length always ends a piece. Null: 2 (faster-whisper's min_silence), 1 where "
-        "leave_out_pauses is in force.",
+        description="vad: a pause of this length always ends a piece. Null: 2 (faster-whisper's min_silence); where "
+        "leave_out_pauses is in force, every pause may.",
     )
     leave_out_pauses: bool | None = Field(
         None,

@@ -143,13 +143,20 @@ def plan_pieces(found: Scan, length: int, plan: PiecePlan) -> list[Span]:
 
 
 def heard_together(spans: Sequence[Span], most: int) -> list[Piece]:
-    """Neighbouring spans as one piece, what is between them left out, while no more than ``most`` samples are heard."""
+    """Neighbouring spans as one piece, what is between them left out, while no more than ``most`` samples are heard.
+
+    Spans that touch (but for a sample, where the middle of a pause was rounded) become one.
+    """
     pieces: list[Piece] = []
-    for span in spans:
-        if pieces and pieces[-1].heard + span[1] - span[0] <= most:
-            pieces[-1] = Piece((*pieces[-1].spans, span))
+    for start, end in spans:
+        before = pieces[-1] if pieces else Piece(())
+        touches = bool(before.spans) and start - before.end <= 1
+        if not before.spans or before.heard + end - (before.end if touches else start) > most:
+            pieces.append(Piece(((start, end),)))
+        elif touches:
+            pieces[-1] = Piece((*before.spans[:-1], (before.spans[-1][0], end)))
         else:
-            pieces.append(Piece((span,)))
+            pieces[-1] = Piece((*before.spans, (start, end)))
     return pieces
 
 

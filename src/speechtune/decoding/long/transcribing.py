@@ -40,9 +40,11 @@ from speechtune.models.family import Family
 _LONGEST_CHUNK_S = 30.0
 _PAUSE_S = 0.8
 """Chunks have no sentences: a pause as long as this ends a segment (own choice)."""
+_LONG_PAUSE_S = 2.0
+"""faster-whisper's ``min_silence_duration_ms``."""
 _LONGEST_SEGMENT_S = 15.0
 _TRIED_FIRST = 2
-"""Pieces of a recording: a model that stops early does so in its slowest ones (own choice)."""
+"""Pieces: a model that stops early does so in the slowest ones (own choice)."""
 _EARLY_STOP_S = 3.0
 """A text that ends so long before its chunk may have stopped early."""
 
@@ -71,7 +73,7 @@ def transcribe_all(family: Family, corpus: Corpus, config: DecodingConfig) -> li
     if config.long == "vad":
         scans = {name: scan(one, title=f"listen to {one.path.name}") for name, one in recordings.items()}
         plan = _plan(family, config)
-        most = round(plan.target_s * SAMPLE_RATE_HZ) if _leaves_out_pauses(config) else 0
+        most = round(plan.longest_s * SAMPLE_RATE_HZ) if _leaves_out_pauses(config) else 0
         planned = {
             name: heard_together(plan_pieces(scans[name], one.length, plan), most) for name, one in recordings.items()
         }
@@ -180,7 +182,7 @@ def _plan(family: Family, config: DecodingConfig) -> PiecePlan:
     return PiecePlan(
         target_s=min(long_form.piece_s or default_s, window_s),
         longest_s=min(window_s, _LONGEST_CHUNK_S),
-        max_pause_s=long_form.max_pause_s or (1.0 if _leaves_out_pauses(config) else 2.0),
+        max_pause_s=long_form.max_pause_s or (0.0 if _leaves_out_pauses(config) else _LONG_PAUSE_S),
         margin_s=long_form.margin_s,
     )
 
@@ -195,10 +197,10 @@ def _decode_skipped(
 ) -> None:
     """Pieces whose text is too short for their speech are replaced by their parts, where these say more.
 
-    At full context every part costs a whole window: only the slowest pieces of a recording are tried there, and the
-    others if any of these said more.
+    At full context every part costs a whole window: only the slowest pieces are tried there, and the others if one of
+    these said more. Stopping early is a habit of the model, not of a recording.
     """
-    plan = _plan(family, config)
+    plan = replace(_plan(family, config), max_pause_s=config.long_form.max_pause_s or _LONG_PAUSE_S)
     parts = {
         (name, place): spans
         for name, found in scans.items()
@@ -223,21 +225,20 @@ def _decode_skipped(
                 stands[key] = list(zip(_each(parts[key]), said, strict=True))
 
     if config.context == "full":
-        tried = [key for name in scans for key in _slowest(by_owner[name], [it for it in parts if it[0] == name])]
-        decode(tried)
-        more = {name for name, _ in stands}
-        decode([key for key in parts if key[0] in more and key not in tried])
+
+        def letters_per_sample(key: tuple[str, int]) -> float:
+            piece, one = by_owner[key[0]][key[1]]
+            return len(one.text) / piece.heard
+
+        slowest = sorted(parts, key=letters_per_sample)
+        decode(sorted(slowest[:_TRIED_FIRST]))
+        if stands:
+            decode(sorted(slowest[_TRIED_FIRST:]))
     else:
         decode(list(parts))
     for name in scans:
         rows = [stands.get((name, place), [row]) for place, row in enumerate(by_owner[name])]
         by_owner[name] = [one for row in rows for one in row]
-
-
-def _slowest(pieces: Sequence[tuple[Piece, Transcript]], keys: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
-    """Those of the pieces whose text is shortest for what is heard, in order."""
-    rates = {key: len(pieces[key[1]][1].text) / pieces[key[1]][0].heard for key in keys}
-    return sorted(sorted(keys, key=rates.__getitem__)[:_TRIED_FIRST])
 
 
 def _chunk_spans(family: Family, recording: Recording, config: DecodingConfig) -> list[Span]:

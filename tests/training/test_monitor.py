@@ -95,11 +95,11 @@ def test_a_huge_rate_is_called_divergence_and_halved_until_the_training_holds(
             "trackers": [],
             "preflight": False,
             "max_grad_norm": 1e9,
-            "monitor": {"auto": True, "rate_factor": 0.001},
+            "monitor": {"rate_factor": 0.001},
         }
     )
     run = tmp_path / "run"
-    done = start(recipe, run)
+    done = start(recipe, run, "--auto")
     assert done.returncode == 0, done.stderr
     actions = json.loads((run / "monitor_actions.json").read_text())
     assert actions[0]["kind"] == "rollback"

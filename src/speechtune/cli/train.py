@@ -18,6 +18,9 @@ def command(
     out: Out,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run in --out.")] = False,
     live: Annotated[bool, typer.Option("--live", help="Show curves, findings and sample transcripts.")] = False,
+    auto: Annotated[
+        bool, typer.Option("--auto", help="The same as training.monitor.auto=true: roll back, lower the rate, stop.")
+    ] = False,
     seed: Annotated[int | None, typer.Option("--seed", help="The same as training.seed=N.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -26,7 +29,7 @@ def command(
     from speechtune.training.recipe import load_recipe
 
     settings = [*(overrides or []), *([f"training.seed={seed}"] if seed is not None else [])]
-    checked = load_recipe(recipe, settings)
+    checked = load_recipe(recipe, [*settings, *(["training.monitor.auto=true"] if auto else [])])
 
     from speechtune.training.monitor.live import set_live
     from speechtune.training.run import train

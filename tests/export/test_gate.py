@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,7 @@ from openai_layout import make_layout
 
 from speechtune.core.errors import InputError, SpeechtuneError
 from speechtune.core.files import read_json, write_json
-from speechtune.export import to_ctranslate2, to_ggml
+from speechtune.export import runtime_worker, to_ctranslate2, to_ggml
 from speechtune.export.exporting import FORMATS, ExportOptions, check, make_one
 from speechtune.export.gate import Leg, SourceTexts, _context_reasons, compare_leg, judge, run_leg
 from speechtune.export.limits import LIMITS, divergence, is_proven, limits_of, wer_too_high
@@ -265,3 +266,18 @@ def test_a_refused_artefact_is_not_put_at_out(texts: Any, tmp_path: Path, monkey
     assert check(texts, tmp_path / "out.rejected", FORMATS["ctranslate2"], ["full"], "float32", ExportOptions("x"))[
         "reasons"
     ]
+
+
+def test_a_runtime_ends_when_the_export_that_started_it_is_killed() -> None:
+    """A worker that goes on alone takes its cores from whatever is started next."""
+    psutil = pytest.importorskip("psutil")
+    worker = f"import os; from {runtime_worker.__name__} import end_with; end_with(os.getppid()); import time; "
+    worker += "print(os.getpid(), flush=True); time.sleep(60)"
+    starter = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}])"
+    with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        assert child.is_running()
+        process.kill()
+        _, alive = psutil.wait_procs([child], timeout=20)
+    assert not alive

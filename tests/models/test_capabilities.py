@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 from importlib import import_module
@@ -252,8 +253,12 @@ def test_frames_per_second_are_the_encoders(name: str, directories: dict[str, Pa
     family = subject.family
     family.model.eval()
     counts: list[int] = []
+
+    def positions(hidden: torch.Tensor) -> int:
+        return math.prod(hidden.shape[:-1])  # of one clip, in however many windows
+
     handle = family.part("encoder").register_forward_hook(
-        lambda module, inputs, output: counts.append(getattr(output, "last_hidden_state", output[0]).shape[-2])
+        lambda module, inputs, output: counts.append(positions(getattr(output, "last_hidden_state", output[0])))
     )
     longest_s = min(family.limits.max_audio_s, 3.0)
     for seconds in (longest_s / 3, longest_s):

@@ -13,6 +13,7 @@ import pytest
 import tiny_ctc
 import tiny_moonshine
 import tiny_qwen3_asr
+import tiny_voxtral
 import torch
 from tiny_whisper import make_transformers
 from transformers import TrainingArguments
@@ -34,9 +35,9 @@ from speechtune.training.preflight_checks import PreflightError
 from speechtune.training.trainer import SpeechTrainer, training_arguments
 
 TEXTS = tiny_ctc.TEXTS[:6]
-FAMILIES = ("whisper", "wav2vec2", "parakeet", "qwen3_asr", "moonshine")
+FAMILIES = ("whisper", "wav2vec2", "parakeet", "qwen3_asr", "moonshine", "voxtral")
 CTC = ("wav2vec2", "parakeet")
-DECODERS = ("whisper", "qwen3_asr", "moonshine")
+DECODERS = ("whisper", "qwen3_asr", "moonshine", "voxtral")
 LORA = AdapterConfig(kind="lora", rank=2, targets=["attention"])
 
 Mistake = Callable[[SpeechTrainer], None]
@@ -50,6 +51,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny_ctc.make_ctc(root / "parakeet", "parakeet")
     tiny_qwen3_asr.make_qwen3_asr(root / "qwen3_asr", spread=0.1)
     tiny_moonshine.make_moonshine(root / "moonshine", spread=0.1)
+    tiny_voxtral.make_voxtral(root / "voxtral", spread=0.1)
     tiny_ctc.write_tones(root / "corpus", TEXTS)
     return root
 
@@ -59,7 +61,7 @@ def build(stored: Path, tmp_path: Path) -> Callable[..., SpeechTrainer]:
     def make(kind: str, adapter: AdapterConfig | None = None, rate: float = 3e-5, **training: Any) -> SpeechTrainer:
         config = TrainingConfig(trackers=[], learning_rate=rate, **training)
         corpus = Corpus.load(stored / "corpus").split("train")
-        family = load_family(stored / kind, language="en" if kind == "qwen3_asr" else None, device="cpu")
+        family = load_family(stored / kind, language="en" if kind in ("qwen3_asr", "voxtral") else None, device="cpu")
         family.prepare(CtcConfig(), TEXTS, 0)
         data = TrainingSet(corpus, corpus.utterances, family, DataConfig(corpus=str(stored / "corpus")))
         sampler = sampler_for(config, data)
@@ -220,7 +222,7 @@ def _wrong_bins(trainer: SpeechTrainer) -> None:
 
 
 def _fewer(family: Any, features: torch.Tensor) -> torch.Tensor:
-    return features[..., :-2] if family.name == "ctc" else features[:, :-2]
+    return features[..., :-2] if family.name == "ctc" else features[..., :-2, :]
 
 
 def _other_blank(trainer: SpeechTrainer) -> None:
@@ -262,6 +264,14 @@ def _other_prompt(trainer: SpeechTrainer) -> None:
     assert right("a") != family.tokens("a")
 
 
+def _other_language(trainer: SpeechTrainer) -> None:
+    """Trained with a request that names no language and decoded with one that does."""
+    family: Any = trainer.data.family
+    right = family.tokens
+    bare = [one for one in family.prompt if one < tiny_voxtral.SPECIAL]
+    family.tokens = lambda text: ([*bare, *right(text)[0][right(text)[1] :]], len(bare))
+
+
 def _silence_for_files(trainer: SpeechTrainer) -> None:
     trainer.data.waveform = lambda *args: np.zeros(16_000, np.float32)  # type: ignore[method-assign]
 
@@ -294,7 +304,12 @@ MISTAKES: dict[str, tuple[tuple[str, ...], Mistake, str, dict[str, Any]]] = {
     "adapter scaled to nothing": (FAMILIES, _scaled_to_nothing, "zero everywhere", {"adapter": LORA}),
     "forgotten by the optimiser": (FAMILIES, _forgotten_by_the_optimiser, "it would not move", {}),
     "bf16 weights": (FAMILIES, _half, "small updates would be rounded away", {"rate": 1e-6}),
-    "wrong mel bins": (("whisper", "parakeet", "qwen3_asr"), _wrong_bins, "mel bins and the model takes", {}),
+    "wrong mel bins": (
+        ("whisper", "parakeet", "qwen3_asr", "voxtral"),
+        _wrong_bins,
+        "mel bins and the model takes",
+        {},
+    ),
     "audio lost": (FAMILIES, on_batch(_silent), "the audio is not heard|not take its own batch", {}),
     "silence for unreadable files": (FAMILIES, _silence_for_files, "digital silence", {}),
     "one file for all": (FAMILIES, _one_file_for_all, "the very same audio", {}),
@@ -306,9 +321,16 @@ MISTAKES: dict[str, tuple[tuple[str, ...], Mistake, str, dict[str, Any]]] = {
         "changes with the batch",
         {},
     ),
+    "padding on the left, read as words": (
+        ("voxtral",),
+        on_batch(_left_without_positions),
+        "changes with the batch|computed from its logits",
+        {},
+    ),
     "dtype mismatch in generation": (FAMILIES, _refuses_to_decode, "trains and does not decode", {}),
     "scores that are no numbers": (FAMILIES, _scores_of_nothing, "scores that are not numbers", {}),
     "another prompt than at inference": (("qwen3_asr",), _other_prompt, "not the one that decoding gives", {}),
+    "another language than at inference": (("voxtral",), _other_language, "not the one that decoding gives", {}),
 }
 
 

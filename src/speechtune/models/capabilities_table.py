@@ -59,7 +59,7 @@ def _declaration(kind: Any) -> Any:
 def _cell(kind: Any, what: str) -> str:
     value = kind.contexts if what == "contexts" else getattr(_declaration(kind), what)
     if what == "contexts":
-        return _CONTEXTS.get(tuple(value), ", ".join(value))
+        return getattr(kind, "context_title", None) or _CONTEXTS.get(tuple(value), ", ".join(value))
     if isinstance(value, tuple):
         return ", ".join(value) or "its own directory only"
     return value if isinstance(value, str) else ("yes" if value else "no")

@@ -187,6 +187,7 @@ FAMILIES = {
     **dict.fromkeys(("parakeet_tdt", "parakeet_rnnt"), "speechtune.models.parakeet:ParakeetFamily"),
     "canary": "speechtune.models.canary:CanaryFamily",
     "granite_speech": "speechtune.models.granite_speech:GraniteSpeechFamily",
+    "voxtral": "speechtune.models.voxtral:VoxtralFamily",
 }
 """The class of each ``model_type``."""
 

@@ -14,9 +14,20 @@ from speechtune.models.checking import is_ctranslate2, is_transformers
 PREFIX = "hf:"
 _ID = re.compile(r"hf:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 _PATTERNS = (("*.json", "*.txt", "*.model", "*.safetensors"), ("*.bin",))
-_IGNORED = ("*fp32*", "*/*", "tf_*", "flax_*", "*.msgpack", "optimizer*", "training_args.bin", "adapter.*")
-"""Second copies of the weights (whisper-large-v3 has a float32 one), other frameworks, subfolders, training state, and
-the language adapters of MMS (over a thousand files): `fetch_adapter` fetches the one that is wanted."""
+_IGNORED = (
+    "*fp32*",
+    "*/*",
+    "tf_*",
+    "flax_*",
+    "*.msgpack",
+    "optimizer*",
+    "training_args.bin",
+    "adapter.*",
+    "consolidated*",
+)
+"""Second copies of the weights (whisper-large-v3 has a float32 one, Mistral's models one of another layout), other
+frameworks, subfolders, training state, and the language adapters of MMS (over a thousand files): `fetch_adapter` fetches
+the one that is wanted."""
 
 _ADAPTER = re.compile(r"adapter\.([^.]+)\.safetensors")
 

@@ -5,11 +5,6 @@ from __future__ import annotations
 _NO_FAMILY = "Transformers has a loss for it, and no family is written for it yet"
 _TORCHAUDIO = "its features in Transformers are made by torchaudio, which is not among the packages of speechtune"
 
-_MISTRAL = (
-    "its tokenizer is mistral-common's, of which Transformers takes 1.11.5 or later and those ask for numpy below 2.4 "
-    "on Python up to 3.12, while speechtune is tested with numpy 2.4.6"
-)
-
 _RNNT = "it is an RNN-T model, for which Transformers registers no loss; Parakeet TDT and CTC can be used"
 
 REASONS: dict[str, str] = {
@@ -25,8 +20,8 @@ REASONS: dict[str, str] = {
     "nemotron3_5_asr": f"Nemotron 3.5 ASR: {_RNNT}",
     "nemotron_asr_streaming": f"Nemotron ASR Streaming: {_RNNT}",
     "vibevoice_asr": f"VibeVoice-ASR: {_NO_FAMILY}",
-    "voxtral": f"Voxtral: {_MISTRAL}",
-    "voxtral_realtime": f"Voxtral Realtime: {_MISTRAL}",
+    "voxtral_realtime": "Voxtral Realtime writes text and silence in step with the sound; labels need a time for every "
+    "word, which a transcript does not have; Voxtral (voxtral-mini-3b) can be used",
 }
 """By ``model_type``; the losses and packages are those of the library's own files."""
 

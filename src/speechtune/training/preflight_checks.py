@@ -83,7 +83,7 @@ def _check_bins(family: Family, batch: dict[str, torch.Tensor]) -> None:
         wanted = wanted or getattr(owner, "num_mel_bins", None)
     if features is None or wanted is None or wanted in features.shape[1:]:
         return
-    have = features.shape[2] if family.name == "ctc" else features.shape[1]
+    have = features.shape[2] if family.name == "ctc" else features.shape[-2]
     raise PreflightError(
         f"preflight: the features have {have} mel bins and the model takes {wanted}: take the feature extractor of "
         "this checkpoint"

@@ -26,8 +26,8 @@ _IGNORED = (
     "consolidated*",
 )
 """Second copies of the weights (whisper-large-v3 has a float32 one, Mistral's models one of another layout), other
-frameworks, subfolders, training state, and the language adapters of MMS (over a thousand files): `fetch_adapter` fetches
-the one that is wanted."""
+frameworks, subfolders, training state, and the language adapters of MMS (over a thousand files): `fetch_adapter`
+fetches the one that is wanted."""
 
 _ADAPTER = re.compile(r"adapter\.([^.]+)\.safetensors")
 

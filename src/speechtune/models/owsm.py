@@ -25,7 +25,7 @@ from speechtune.core.files import new_directory, write_json
 from speechtune.models.catalogue.entries import catalogue
 
 VARIABLE = "SPEECHTUNE_ESPNET_PYTHON"
-PROTOCOL = 1
+PROTOCOL = 2
 HOW = f"install ESPnet in an environment of its own (docs/models.md says how) and set {VARIABLE} to its python"
 FILES = ("*config.yaml", "*.pth", "*bpe.model", "*feats_stats.npz", "meta.yaml", "README.md")
 """What is fetched of an ESPnet repository on the Hugging Face hub."""
@@ -85,7 +85,12 @@ class OwsmWorker:
         try:
             self._log = log.open("wb")
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, env=environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for this process, which ends the other one
             )
         except OSError as error:
             self._folder.cleanup()
@@ -94,7 +99,8 @@ class OwsmWorker:
             hello = self._ask("hello")
             if hello["protocol"] != PROTOCOL:
                 raise InputError(f"the worker speaks protocol {hello['protocol']}, not {PROTOCOL}: use this version's")
-            paths = {"config": str(files.config), "weights": str(files.weights), "bpe": files.bpe and str(files.bpe)}
+            places = {"config": files.config, "weights": files.weights, "bpe": files.bpe}
+            paths = {name: place and str(place.resolve()) for name, place in places.items()}
             self.about: dict[str, Any] = {**hello, **self._ask("load", **paths, device=device)}
         except BaseException:
             self.close()
@@ -109,64 +115,153 @@ class OwsmWorker:
         self.close()
 
     def transcribe(self, waveforms: Sequence[np.ndarray], language: str, task: str = "asr") -> list[str]:
-        """The text of each mono 16 kHz waveform of at most 30 s.
-
-        Args:
-            waveforms: the clips.
-            language: ESPnet's three letters, as in ``eng``.
-            task: ``asr``, or ``st_deu`` to translate into German.
-
-        Raises:
-            InputError: the model has no such language or task.
-        """
-        self._check(language, task)
-        return list(self._ask("transcribe", audio=self._written(waveforms), language=language, task=task))
+        """The text of each mono 16 kHz waveform no longer than the model's window (30 s); see `recognise`."""
+        return [row["text"] for row in self.recognise(waveforms, language, task)]
 
     def recognise(
         self, waveforms: Sequence[np.ndarray], language: str, task: str = "asr", beams: int = 5
     ) -> list[dict[str, Any]]:
-        """As `transcribe`, with so many beams: ``text``, ``tokens`` and, where ESPnet tells it, ``score`` of each."""
+        """``text``, ``tokens`` and ``score`` (log-probability) of each waveform.
+
+        Args:
+            waveforms: the clips, mono at 16 kHz; silence is put behind each up to the model's window.
+            language: ESPnet's three letters, as in ``eng``.
+            task: ``asr``, or ``st_deu`` to translate into German.
+            beams: hypotheses of the search; OWSM-CTC is decoded greedily whatever it says.
+
+        Raises:
+            InputError: the model has no such language or task, or a clip is longer than its window.
+        """
         self._check(language, task)
         return list(self._ask("recognise", audio=self._written(waveforms), language=language, task=task, beam=beams))
 
     def loss(
-        self, waveforms: Sequence[np.ndarray], texts: Sequence[str], language: str, task: str = "asr"
+        self,
+        waveforms: Sequence[np.ndarray],
+        texts: Sequence[str],
+        language: str,
+        task: str = "asr",
+        *,
+        together: bool = False,
     ) -> list[float]:
-        """ESPnet's loss of each clip with its text, in evaluation mode."""
+        """ESPnet's loss of each clip with its text (see `step`), in evaluation mode; ``together``: of the batch."""
         self._check(language, task)
-        audio = self._written(waveforms)
-        return list(self._ask("loss", audio=audio, texts=list(texts), language=language, task=task))
+        values = {"language": language, "task": task, "together": together}
+        return list(self._ask("loss", audio=self._written(waveforms), texts=list(texts), **values))
 
-    def train_lora(
-        self, waveforms: Sequence[np.ndarray], texts: Sequence[str], language: str, task: str = "asr", **settings: Any
-    ) -> dict[str, Any]:
-        """Train low-rank updates and nothing else: ``losses`` of the steps, ``trained`` parameters, ``layers``.
+    def tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        """The tokens of each text, without those of language and task."""
+        return list(self._ask("tokens", texts=list(texts)))
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of tokens."""
+        return str(self._ask("text", tokens=list(tokens)))
+
+    def adapt(self, roles: Sequence[str], rank: int = 16, alpha: float = 32.0, **settings: Any) -> dict[str, Any]:
+        """Put low-rank updates on the layers that play the roles, freeze all else; ``trained`` and ``layers``.
 
         (ESPnet's own ``use_adapter`` leaves every weight trainable: espnet/espnet issue 6107.)
 
         Args:
-            waveforms: the clips.
-            texts: what is said in them.
-            language: as in `transcribe`.
-            task: as in `transcribe`.
-            settings: ``roles`` (attention, self_attention, cross_attention, mlp), ``rank``, ``alpha``,
-                ``learning_rate``, ``steps``, ``batch``, ``seed``.
+            roles: of attention, self_attention, cross_attention, mlp, encoder, decoder.
+            rank: of the updates.
+            alpha: they are multiplied by alpha / rank.
+            settings: ``dropout`` on their input, ``seed`` of their start, ``betas``, ``eps`` and ``weight_decay`` of
+                AdamW, ``max_grad_norm``, and ``bf16`` for arithmetic under autocast.
 
         Raises:
-            InputError: a role is unknown, or a clip is too long.
+            InputError: a role is unknown or no layer plays it.
+        """
+        return dict(self._ask("adapt", roles=list(roles), rank=rank, alpha=alpha, **settings))
+
+    def step(
+        self,
+        waveforms: Sequence[np.ndarray],
+        texts: Sequence[str],
+        language: str,
+        task: str = "asr",
+        *,
+        learning_rate: float,
+        sizes: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """One optimiser step after `adapt`; ``loss`` and ``grad_norm`` (before clipping).
+
+        ``loss`` is the mean over the clips of ESPnet's loss of each: the sum over its tokens of the cross-entropy,
+        and its CTC loss, by the checkpoint's weights. Where one of both numbers is not finite, nothing was changed.
+
+        Args:
+            waveforms: the clips.
+            texts: what is said in them.
+            language: as in `recognise`.
+            task: as in `recognise`.
+            learning_rate: of this step.
+            sizes: clips of each micro-batch, in order; ``None``: one micro-batch.
+            seed: of the dropout.
         """
         self._check(language, task)
         audio = self._written(waveforms)
-        return dict(self._ask("train_lora", audio=audio, texts=list(texts), language=language, task=task, **settings))
+        values = {"sizes": list(sizes or [len(audio)]), "learning_rate": learning_rate, "seed": seed}
+        found = self._ask("step", audio=audio, texts=list(texts), language=language, task=task, **values)
+        return {name: float(value) for name, value in found.items()}
+
+    def train_lora(
+        self,
+        waveforms: Sequence[np.ndarray],
+        texts: Sequence[str],
+        language: str,
+        task: str = "asr",
+        *,
+        roles: Sequence[str] = ("attention", "mlp"),
+        learning_rate: float = 1e-4,
+        steps: int = 100,
+        batch: int = 4,
+        seed: int = 0,
+        **settings: Any,
+    ) -> dict[str, Any]:
+        """Train low-rank updates on clips in memory: ``losses`` of the steps, and what `adapt` says.
+
+        Every clip is shown once before one is shown again.
+
+        Raises:
+            InputError: see `adapt` and `step`.
+        """
+        self._check(language, task)
+        about = self.adapt(roles, seed=seed, **settings)
+        rng, drawn, losses = np.random.default_rng(seed), list[int](), []
+        for number in range(steps):
+            while len(drawn) < batch:
+                drawn += rng.permutation(len(waveforms)).tolist()
+            places, drawn = drawn[:batch], drawn[batch:]
+            shown = [waveforms[place] for place in places], [texts[place] for place in places]
+            losses.append(self.step(*shown, language, task, learning_rate=learning_rate, seed=seed + number)["loss"])
+        return {"losses": losses, **about}
+
+    def keep(self, file: Path) -> None:
+        """Write the updates and the optimiser's state to a file, whole or not at all."""
+        draft = file.with_name(file.name + ".part").resolve()
+        self._ask("keep", path=str(draft))
+        draft.replace(file)
+
+    def go_back(self, file: Path) -> None:
+        """Take the updates and the optimiser's state that `keep` wrote; the model was adapted in the same way."""
+        self._ask("go_back", path=str(file.resolve()))
 
     def save(self, directory: Path, source: Path, overwrite: bool = False) -> Path:
-        """Write a checkpoint with the updates merged, which ESPnet loads by itself; ``source`` is what was loaded."""
+        """Write a checkpoint with the updates merged, which ESPnet loads by itself; ``source`` is what was loaded.
+
+        Feature statistics that ``config.yaml`` names by a relative path lie at that path in the directory.
+        """
         files = Checkpoint.find(source)
         with new_directory(directory, overwrite) as draft:
             for file in (files.config, files.bpe):
                 if file is not None:
                     (draft / file.name).write_bytes(file.read_bytes())
-            self._ask("save", weights=str(draft / "model.pth"))
+            for name in self.about.get("beside", []):
+                found = next(one / name for one in files.config.resolve().parents if (one / name).is_file())
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                (draft / name).write_bytes(found.read_bytes())
+            self._ask("save", weights=str((draft / "model.pth").resolve()))
         return directory
 
     def close(self) -> None:

@@ -1,12 +1,16 @@
-"""An OWSM checkpoint that transcribes behind the `Family` protocol, through the ESPnet process of `OwsmWorker`."""
+"""An OWSM checkpoint behind the `Family` protocol, as far as it goes, through the ESPnet process of `OwsmWorker`.
+
+It transcribes, and says what `speechtune.training.elsewhere` asks of a model that it trains.
+"""
 
 from __future__ import annotations
 
 import atexit
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -18,13 +22,8 @@ from speechtune.models.config import Context
 from speechtune.models.family import Hypothesis, Limits
 from speechtune.models.owsm import OwsmWorker
 
-TRAIN = (
-    "OWSM is not trained by a recipe: its low-rank updates are trained from Python by "
-    "speechtune.models.owsm.OwsmWorker.train_lora (docs/models.md)"
-)
 
-
-class OwsmOnlyTranscribesError(InputError, AttributeError):
+class OwsmIsElsewhereError(InputError, AttributeError):
     """Something was asked of an OWSM model that only a model inside this process has."""
 
 
@@ -32,19 +31,24 @@ class OwsmFamily:
     """A loaded OWSM model; the weights are in the other process and end with this one.
 
     ``limits``: what the checkpoint takes at once (30 s), whatever the tokens. ``model`` counts parameters, holds none.
+    ``code`` and ``task`` are what the prompt says: ``en`` is ``eng`` and ``asr``; ``en:de`` is ``eng`` and ``st_deu``,
+    English speech written in German. ``language`` is that of the text, as it is given.
     """
 
     name = "owsm"
     contexts: tuple[Context, ...] = ("fit",)
     mel_bins = 80
 
-    def __init__(self, worker: OwsmWorker, language: str | None) -> None:
+    def __init__(self, worker: OwsmWorker, language: str | None, device: str = "cpu") -> None:
         self.worker = worker
-        self.language = language
+        self.device = device
         self.limits = Limits(float(worker.about.get("longest_s", 30.0)), 1024)
         self.model: torch.nn.Module = torch.nn.Module()  # stands for weights that are elsewhere
         self.model.elsewhere = torch.nn.Parameter(torch.empty(int(worker.about["parameters"]), device="meta"))
-        self.code = None if language is None else self._code(language)
+        spoken, _, written = (language or "").partition(":")
+        self.language = written or language
+        self.code = None if language is None else self._code(spoken)
+        self.task = self._task(written) if written else "asr"
 
     @classmethod
     def load(cls, path: Path, *, language: str | None = None, device: str = "cpu") -> OwsmFamily:
@@ -56,7 +60,7 @@ class OwsmFamily:
         worker = OwsmWorker(path, device=device)
         atexit.register(worker.close)
         try:
-            return cls(worker, language)
+            return cls(worker, language, device)
         except BaseException:
             worker.close()
             raise
@@ -64,7 +68,10 @@ class OwsmFamily:
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise OwsmOnlyTranscribesError(f"an OWSM model can only transcribe (it has no {name}): {TRAIN}")
+        raise OwsmIsElsewhereError(
+            f"an OWSM model is in ESPnet's process and has no {name} here: it transcribes, is evaluated and is trained "
+            "(docs/models.md)"
+        )
 
     def _code(self, language: str) -> str:
         """The three letters that the checkpoint knows a language by: ``en`` finds ``eng``."""
@@ -75,13 +82,44 @@ class OwsmFamily:
             raise InputError(f"this OWSM model has no language {language!r}: it has {listed}, …")
         return str(fitting[0])
 
-    def prepare(self, settings: Any, texts: Sequence[str], seed: int) -> NoReturn:
-        """Refuse to be trained.
+    def _task(self, written: str) -> str:
+        """The task that writes in a language: ``de`` finds ``st_deu``."""
+        known = {one.removeprefix("st_"): one for one in self.worker.about["tasks"] if one.startswith("st_")}
+        fitting = [one for code, one in known.items() if written == code or short_code(code) == short_code(written)]
+        if not fitting:
+            listed = ", ".join(sorted(known)[:12]) or "none"
+            raise InputError(f"this OWSM model does not translate into {written!r}: it knows {listed}")
+        return fitting[0]
+
+    def prompt(self) -> tuple[str, str]:
+        """The language and the task of the prompt.
 
         Raises:
-            InputError: always.
+            InputError: no language was given.
         """
-        raise InputError(TRAIN)
+        if self.code is None:
+            known = ", ".join(sorted(self.worker.about["languages"])[:12])
+            raise InputError(
+                f"an OWSM model needs a language: set --language (in a recipe model.language), as in en (it knows "
+                f"{known}, …)"
+            )
+        return self.code, self.task
+
+    def tokens(self, text: str) -> tuple[list[int], int]:
+        """The tokens of a text and an end, none of them prompt: ESPnet's process adds language and task."""
+        return [*self.worker.tokens([text])[0], -1], 0
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of `tokens`."""
+        return self.worker.text([one for one in tokens if one >= 0])
+
+    def refusal(self, duration_s: float, tokens: Sequence[int]) -> str | None:
+        """OWSM-CTC must have a frame for every token, and one more between two that are the same."""
+        frames = self.worker.about.get("ctc_frames")
+        needed = 1 + len(tokens) + sum(one == other for one, other in pairwise(tokens))  # with language and task
+        if frames is None or needed <= frames:
+            return None
+        return f"has more tokens than CTC can place, {needed} (the model has {frames} frames)"
 
     def context_frames(self, seconds: float, context: Context = "fit") -> int:
         """Frames of 10 ms for ``seconds``; ESPnet pads every clip to the model's window by itself."""
@@ -93,12 +131,12 @@ class OwsmFamily:
         """What ESPnet's search writes for each clip; token ids stay in the other process.
 
         Raises:
-            InputError: no language was given.
+            InputError: no language was given, or beams for OWSM-CTC.
         """
-        if self.code is None:
-            known = ", ".join(sorted(self.worker.about["languages"])[:12])
-            raise InputError(f"an OWSM model needs a language: set --language, as in en (it knows {known}, …)")
-        rows = self.worker.recognise(waveforms, self.code, beams=beams)
+        language, task = self.prompt()
+        if beams > 1 and self.worker.about.get("ctc"):
+            raise InputError(f"OWSM-CTC is decoded greedily and {beams} beams are asked for: set --beams 1")
+        rows = self.worker.recognise(waveforms, language, task, beams)
         return [
             Hypothesis(
                 text=row["text"],

@@ -18,17 +18,20 @@ import types
 from pathlib import Path
 from typing import Any
 
-PROTOCOL = 1
+PROTOCOL = 2
 NOT_NEEDED = ("torchaudio", "g2p_en", "tacotron_cleaner", "pyworld", "pypinyin", "jaconv")
 """Packages that ESPnet imports and OWSM never calls (g2p_en even downloads): each is replaced, installed or not, by a
 stand-in that refuses if it is called."""
 
 ROLES = {
-    "attention": (".self_attn.linear_", ".attn.linear_", ".src_attn.linear_"),
+    "attention": (".self_attn.linear_", ".attn.linear_", ".src_attn.linear_", ".cross_attn.linear_"),
     "self_attention": (".self_attn.linear_", ".attn.linear_"),
-    "cross_attention": (".src_attn.linear_",),
+    "cross_attention": (".src_attn.linear_", ".cross_attn.linear_"),
     "mlp": (".feed_forward.w_", ".feed_forward_macaron.w_"),
+    "encoder": (".encoder.encoders.",),
+    "decoder": (".decoder.decoders.",),
 }
+"""Parts of the names of the linear layers that play a role; of OWSM-CTC, ``cross_attn`` listens to the prompt."""
 
 
 class _Refusing(types.ModuleType):
@@ -69,6 +72,9 @@ class Worker:
         self.speech2text: Any = None
         self.is_ctc = False
         self.adapted: list[Any] = []
+        self.optimiser: Any = None
+        self.max_grad_norm = 1.0
+        self.bf16 = False
 
     def do_hello(self) -> dict[str, Any]:
         """Versions, so that the caller can refuse another protocol."""
@@ -78,11 +84,13 @@ class Worker:
         return {"protocol": PROTOCOL, "espnet": espnet.__version__, "torch": torch.__version__}
 
     def do_load(self, config: str, weights: str, bpe: str | None, device: str = "cpu", beam: int = 5) -> dict[str, Any]:
-        """Load a checkpoint; says its parameters and the languages and tasks among its tokens."""
+        """Load a checkpoint; says its parameters, the languages and tasks among its tokens, and its window."""
         import yaml
 
         with open(config, encoding="utf-8") as file:
-            self.is_ctc = "ctc" in str(yaml.safe_load(file).get("model", ""))
+            settings = yaml.safe_load(file)
+        self.is_ctc = "ctc" in str(settings.get("model", ""))
+        beside = _enter_root(config, settings)
         common = {"s2t_train_config": config, "s2t_model_file": weights, "bpemodel": bpe, "device": device}
         if self.is_ctc:
             from espnet2.bin.s2t_inference_ctc import Speech2TextGreedySearch
@@ -92,96 +100,134 @@ class Worker:
             from espnet2.bin.s2t_inference import Speech2Text
 
             self.speech2text = Speech2Text(**common, beam_size=beam, ctc_weight=0.0)
+        if self._model().ctc is not None:
+            self._model().ctc.dropout_rate = 0.0  # ESPnet's CTC layer drops in evaluation mode too
         special = [one for one in self._tokens() if one.startswith("<") and one.endswith(">")]
         tasks = [one[1:-1] for one in special if one == "<asr>" or one.startswith("<st_")]
         others = {"<asr>", "<unk>", "<sos>", "<eos>", "<sop>"}
         languages = [one[1:-1] for one in special if len(one) == 5 and one[1:-1].isalpha() and one not in others]
         count = sum(one.numel() for one in self._model().parameters())
-        about = {"parameters": count, "tasks": tasks, "languages": languages, "ctc": self.is_ctc}
-        return {**about, "longest_s": self._longest_samples() / 16_000}
-
-    def do_transcribe(self, audio: list[str], language: str, task: str = "asr") -> list[str]:
-        """The text of each ``.npy`` file (float32, mono, 16 kHz, at most 30 s)."""
-        import numpy as np
-
-        self._model().eval()
-        texts = []
-        for path in audio:
-            found = self.speech2text(np.load(path), lang_sym=f"<{language}>", task_sym=f"<{task}>")
-            if isinstance(found, tuple):
-                found = found[0]
-            texts.append(str(found[0][3] if len(found[0]) > 3 else found[0][0]).strip())
-        return texts
+        about = {"parameters": count, "tasks": tasks, "languages": languages, "ctc": self.is_ctc, "beside": beside}
+        longest_s = self._longest_samples() / 16_000
+        frames = int(longest_s * self.speech2text.frames_per_sec) if self.is_ctc else None
+        return {**about, "longest_s": longest_s, "ctc_frames": frames}
 
     def do_recognise(self, audio: list[str], language: str, task: str = "asr", beam: int = 5) -> list[dict[str, Any]]:
-        """As `do_transcribe`, with so many beams; ``score``: log-probability of the text, ``tokens``: its length."""
-        import numpy as np
+        """What is said in each ``.npy`` file (float32, mono, 16 kHz, no longer than the window).
 
+        ``text``; ``tokens``: its length; ``score``: the log-probability of its tokens. OWSM-CTC is decoded greedily
+        whatever ``beam`` says, and its ``score`` is the log-probability of the best path.
+        """
         self._model().eval()
         search = getattr(self.speech2text, "beam_search", None)
         if search is not None:
             search.beam_size, search.pre_beam_size = beam, int(beam * getattr(search, "pre_beam_ratio", 1.5))
-        rows = []
-        for path in audio:
-            found = self.speech2text(np.load(path), lang_sym=f"<{language}>", task_sym=f"<{task}>")
-            first = (found[0] if isinstance(found, tuple) else found)[0]
-            text = first[3] if len(first) > 3 else first[0]
-            score = getattr(first[-1], "score", None)
-            rows.append(
-                {"text": str(text).strip(), "tokens": len(first[2]), "score": None if score is None else float(score)}
-            )
-        return rows
+        return [self._recognised(self._wave(path), f"<{language}>", f"<{task}>") for path in audio]
 
-    def do_loss(self, audio: list[str], texts: list[str], language: str, task: str = "asr") -> list[float]:
-        """The model's loss of each clip with its text, in evaluation mode."""
+    def do_loss(
+        self, audio: list[str], texts: list[str], language: str, task: str = "asr", together: bool = False
+    ) -> list[float]:
+        """The loss of each clip with its text, in evaluation mode; ``together``: the one loss of all as a batch."""
         import torch
 
         self._model().eval()
         with torch.no_grad():
-            return [float(self._loss(*one, language, task)) for one in zip(audio, texts, strict=True)]
+            if together:
+                return [float(self._loss(audio, texts, language, task))]
+            return [float(self._loss([one], [text], language, task)) for one, text in zip(audio, texts, strict=True)]
 
-    def do_train_lora(
+    def do_tokens(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text, without language and task."""
+        return [self._spoken(text) for text in texts]
+
+    def do_text(self, tokens: list[int]) -> str:
+        """The text of tokens."""
+        return str(self.speech2text.tokenizer.tokens2text(self.speech2text.converter.ids2tokens(tokens))).strip()
+
+    def do_adapt(
+        self,
+        roles: list[str],
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        seed: int = 0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        max_grad_norm: float = 1.0,
+        bf16: bool = False,
+    ) -> dict[str, Any]:
+        """Put new low-rank updates on the layers that play the roles and freeze all else; how much is trained."""
+        import torch
+
+        if self.adapted:
+            raise ValueError("the model has low-rank updates already: save them first")
+        torch.manual_seed(seed)
+        self._adapt(roles, rank, alpha, dropout)
+        trained = self._trained()
+        self.optimiser = torch.optim.AdamW(trained, 0.0, (betas[0], betas[1]), eps, weight_decay)
+        self.max_grad_norm, self.bf16 = max_grad_norm, bf16
+        return {"trained": sum(one.numel() for one in trained), "layers": len(self.adapted)}
+
+    def do_step(
         self,
         audio: list[str],
         texts: list[str],
+        sizes: list[int],
         language: str,
+        learning_rate: float,
         task: str = "asr",
-        roles: list[str] | None = None,
-        rank: int = 16,
-        alpha: float = 32.0,
-        learning_rate: float = 1e-4,
-        steps: int = 100,
-        batch: int = 4,
         seed: int = 0,
     ) -> dict[str, Any]:
-        """Train low-rank updates of the layers that play the roles, everything else frozen; the loss of each step."""
-        import random
+        """One optimiser step on all clips, in micro-batches of the given sizes.
 
+        ``loss`` is the mean over the clips, each counting the same however they are cut into micro-batches;
+        ``grad_norm`` is the norm before clipping. Nothing is changed where one of them is not finite. The seed decides
+        the dropout of the update: nothing else is drawn, since batch normalisation and ESPnet's own dropout stay as in
+        evaluation.
+        """
         import torch
 
+        if self.optimiser is None:
+            raise ValueError("there is no update to train: adapt the model first")
         torch.manual_seed(seed)
-        model = self._model()
-        if not self.adapted:
-            self._adapt(roles or ["attention", "mlp"], rank, alpha)
-        trained = [one for one in model.parameters() if one.requires_grad]
-        optimiser = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=0.0)
-        order = random.Random(seed)
-        drawn: list[int] = []
-        losses: list[float] = []
-        model.eval()  # batch normalisation and dropout stay as in the checkpoint
-        for _ in range(steps):
-            total = 0.0
-            for _ in range(batch):
-                drawn = drawn or order.sample(range(len(audio)), len(audio))
-                place = drawn.pop()
-                loss = self._loss(audio[place], texts[place], language, task) / batch
-                loss.backward()
-                total += float(loss.detach())
-            torch.nn.utils.clip_grad_norm_(trained, 1.0)
-            optimiser.step()
-            optimiser.zero_grad()
-            losses.append(total)
-        return {"losses": losses, "trained": sum(one.numel() for one in trained), "layers": len(self.adapted)}
+        self._model().eval()
+        total, done = 0.0, 0
+        for size in sizes:
+            part = slice(done, done + size)
+            done += size
+            loss = self._loss(audio[part], texts[part], language, task, training=True) * (size / len(audio))
+            loss.backward()
+            total += float(loss.detach())
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained(), self.max_grad_norm))
+        if math.isfinite(total) and math.isfinite(norm):
+            for group in self.optimiser.param_groups:
+                group["lr"] = learning_rate
+            self.optimiser.step()
+        self.optimiser.zero_grad()
+        return {"loss": repr(total), "grad_norm": repr(norm)}  # as text: JSON has no infinities
+
+    def do_keep(self, path: str) -> dict[str, Any]:
+        """Write the updates and the optimiser's state, for `do_go_back`."""
+        import torch
+
+        update = [(layer.down.detach().cpu(), layer.up.detach().cpu()) for _, _, layer in self.adapted]
+        torch.save({"update": update, "optimiser": self.optimiser.state_dict()}, path)
+        return {"bytes": os.path.getsize(path)}
+
+    def do_go_back(self, path: str) -> dict[str, Any]:
+        """Take the updates and the optimiser's state of a file of `do_keep`, on a model adapted in the same way."""
+        import torch
+
+        kept = torch.load(path, map_location="cpu", weights_only=True)
+        if len(kept["update"]) != len(self.adapted):
+            raise ValueError(f"{path} has updates of {len(kept['update'])} layers, not of {len(self.adapted)}")
+        with torch.no_grad():
+            for (_, _, layer), (down, up) in zip(self.adapted, kept["update"], strict=True):
+                layer.down.copy_(down)
+                layer.up.copy_(up)
+        self.optimiser.load_state_dict(kept["optimiser"])
+        return {}
 
     def do_save(self, weights: str) -> dict[str, Any]:
         """Merge the updates into the weights and write an ESPnet ``.pth`` that its own programs load."""
@@ -189,7 +235,7 @@ class Worker:
 
         for parent, name, layer in self.adapted:
             setattr(parent, name, layer.merged())
-        self.adapted = []
+        self.adapted, self.optimiser = [], None
         torch.save(self._model().state_dict(), weights)
         return {"bytes": os.path.getsize(weights)}
 
@@ -213,64 +259,136 @@ class Worker:
         conf = dict(getattr(self.speech2text.s2t_train_args, "preprocessor_conf", None) or {})
         return int(float(conf.get("speech_length", 30)) * int(conf.get("fs", 16_000)))
 
-    def _loss(self, path: str, text: str, language: str, task: str) -> Any:
+    def _wave(self, path: str) -> Any:
+        """A clip with silence up to the window, as OWSM was trained; ESPnet would cut or not pad, by model."""
         import numpy as np
-        import torch
 
-        device = next(self._model().parameters()).device
-        samples = self._longest_samples()
-        wave = np.zeros(samples, np.float32)
-        clip = np.load(path)
+        samples, clip = self._longest_samples(), np.load(path)
         if len(clip) > samples:
             longer = f"{len(clip) / 16_000:.1f} s is longer than the model's {samples / 16_000:.0f} s"
             raise ValueError(f"a clip of {longer}: cut it")
-        wave[: len(clip)] = clip
-        spoken = list(self.speech2text.converter.tokens2ids(self.speech2text.tokenizer.text2tokens(text)))
-        prompt = self._ids([f"<{language}>", f"<{task}>"])
-        wanted = {
-            "speech": torch.from_numpy(wave)[None],
-            "text": torch.tensor([[*prompt, *self._ids(["<notimestamps>"]), *spoken]]),
-            "text_prev": torch.tensor([self._ids(["<na>"])]),
-            "text_ctc": torch.tensor([spoken or self._ids(["<na>"])]),
-        }
-        if self.is_ctc:
-            wanted["text"], wanted["prefix"] = torch.tensor([[*prompt, *spoken]]), torch.tensor([prompt])
-        full = {**wanted, **{f"{name}_lengths": torch.tensor([one.shape[1]]) for name, one in wanted.items()}}
-        return self._model()(**{name: one.to(device) for name, one in full.items()})[0]
+        return np.pad(clip, (0, samples - len(clip)))
 
-    def _adapt(self, roles: list[str], rank: int, alpha: float) -> None:
+    def _recognised(self, wave: Any, language: str, task: str) -> dict[str, Any]:
+        logits: list[Any] = []
+        head = self._model().ctc.ctc_lo if self.is_ctc else None
+        hook = head and head.register_forward_hook(lambda layer, given, made: logits.append(made))
+        try:
+            found = self.speech2text(wave, lang_sym=language, task_sym=task)
+        finally:
+            if hook:
+                hook.remove()
+        first = (found[0] if isinstance(found, tuple) else found)[0]
+        score = getattr(first[-1], "score", None)
+        if logits:  # the last call is the one whose best path becomes the text
+            score = logits[-1].float().log_softmax(-1).amax(-1).sum()
+        score = None if score is None else float(score)
+        return {"text": str(first[3]).strip(), "tokens": len(first[2]), "score": score}
+
+    def _spoken(self, text: str) -> list[int]:
+        return list(self.speech2text.converter.tokens2ids(self.speech2text.tokenizer.text2tokens(text)))
+
+    def _trained(self) -> list[Any]:
+        return [one for one in self._model().parameters() if one.requires_grad]
+
+    def _loss(self, paths: list[str], texts: list[str], language: str, task: str, training: bool = False) -> Any:
+        """ESPnet's loss of a batch.
+
+        Of one clip: the sum over its tokens of the cross-entropy (smoothed, where the checkpoint says so) and the CTC
+        loss of its text, weighted by the checkpoint's ``ctc_weight``; of OWSM-CTC, the CTC losses of its layers. Of a
+        batch: the mean of its clips' losses, so that a clip counts by the number of its tokens. A checkpoint with
+        ``length_normalized_loss`` divides by the tokens of the whole batch instead: its clips go one by one here, so
+        that a batch's loss is the mean there too.
+        """
+        import torch
+
+        criterion = getattr(self._model(), "criterion_att", None)
+        if len(paths) > 1 and getattr(criterion, "normalize_length", False):
+            pairs = zip(paths, texts, strict=True)
+            return torch.stack([self._loss([path], [text], language, task, training) for path, text in pairs]).mean()
+        device = next(self._model().parameters()).device
+        rows = self._rows(texts, language, task)
+        full = {"speech": torch.stack([torch.from_numpy(self._wave(path)) for path in paths])}
+        for name in rows[0]:
+            own = [torch.tensor(row[name]) for row in rows]
+            full[name] = torch.nn.utils.rnn.pad_sequence(own, batch_first=True, padding_value=-1)
+            full[f"{name}_lengths"] = torch.tensor([len(one) for one in own])
+        full["speech_lengths"] = torch.full((len(paths),), full["speech"].shape[1])
+        try:
+            self._drop(training)
+            with torch.autocast(device.type, torch.bfloat16, enabled=training and self.bf16):
+                return self._model()(**{name: one.to(device) for name, one in full.items()})[0]
+        finally:
+            self._drop(False)
+
+    def _drop(self, wanted: bool) -> None:
+        for _, _, layer in self.adapted:
+            layer.training_update = wanted
+
+    def _rows(self, texts: list[str], language: str, task: str) -> list[dict[str, list[int]]]:
+        """What ESPnet's preprocessors make of the texts, without their draws (times, previous text, no language)."""
+        prompt, nothing = self._ids([f"<{language}>", f"<{task}>"]), self._ids(["<na>"])
+        rows = []
+        for spoken in map(self._spoken, texts):
+            if self.is_ctc:  # S2TCTCPreprocessor: language and task stand before the text of both CTC targets
+                own = {"text": [*prompt, *spoken], "text_ctc": [*prompt, *spoken], "prefix": prompt}
+            else:
+                own = {"text": [*prompt, *self._ids(["<notimestamps>"]), *spoken], "text_ctc": spoken or nothing}
+            rows.append({**own, "text_prev": nothing})
+        return rows
+
+    def _adapt(self, roles: list[str], rank: int, alpha: float, dropout: float) -> None:
         import torch
 
         unknown = [one for one in roles if one not in ROLES]
         if unknown:
             raise ValueError(f"there is no role {unknown[0]!r}: use {', '.join(ROLES)}")
-        ends = tuple(end for role in roles for end in ROLES[role])
+        parts = tuple(part for role in roles for part in ROLES[role])
         model = self._model()
         model.requires_grad_(False)
         for name, module in list(model.named_modules()):
-            if isinstance(module, torch.nn.Linear) and any(end in f".{name}" for end in ends):
+            if isinstance(module, torch.nn.Linear) and any(part in f".{name}" for part in parts):
                 parent = model.get_submodule(name.rpartition(".")[0])
-                layer = _low_rank(module, rank, alpha)
+                layer = _low_rank(module, rank, alpha, dropout)
                 setattr(parent, name.rpartition(".")[2], layer)
                 self.adapted.append((parent, name.rpartition(".")[2], layer))
         if not self.adapted:
-            raise ValueError("no layer plays the given roles")
+            raise ValueError(f"no layer plays the role {' or '.join(roles)} in this model")
 
 
-def _low_rank(base: Any, rank: int, alpha: float) -> Any:
+def _enter_root(config: str, settings: dict[str, Any]) -> list[str]:
+    """Go to the directory that relative paths of a configuration start from; the files found there by such a path.
+
+    ESPnet's configurations name the feature statistics relative to the recipe's directory, some levels above the file.
+
+    Raises:
+        ValueError: a named file is in none of them.
+    """
+    name = (settings.get("normalize_conf") or {}).get("stats_file")
+    if not name or Path(name).is_absolute():
+        return []
+    root = next((one for one in Path(config).parents if (one / name).is_file()), None)
+    if root is None:
+        raise ValueError(f"the checkpoint has no {name}, which its config.yaml names: fetch it too")
+    os.chdir(root)
+    return [str(name)]
+
+
+def _low_rank(base: Any, rank: int, alpha: float, dropout: float) -> Any:
     """A linear layer with a low-rank update (Hu et al. 2021, arXiv 2106.09685) that begins at zero."""
     import torch
 
     class LowRank(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.base, self.scale = base, alpha / rank
+            self.base, self.scale, self.training_update = base, alpha / rank, False
             self.down = torch.nn.Parameter(torch.empty(rank, base.in_features, device=base.weight.device))
             self.up = torch.nn.Parameter(torch.zeros(base.out_features, rank, device=base.weight.device))
             torch.nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
         def forward(self, inputs: Any) -> Any:
-            return self.base(inputs) + self.scale * (inputs @ self.down.T @ self.up.T)
+            seen = torch.nn.functional.dropout(inputs, dropout, self.training_update)
+            return self.base(inputs) + self.scale * (seen @ self.down.T @ self.up.T)
 
         def merged(self) -> Any:
             with torch.no_grad():

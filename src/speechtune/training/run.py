@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from speechtune.training.augment_by import augment_of
 from speechtune.training.averaging import AVERAGE, keep_the_best
 from speechtune.training.batch_finder import BatchFinder, record_name
 from speechtune.training.data import TrainingSet, masks_for, sampler_for, total_steps
+from speechtune.training.elsewhere import is_elsewhere, train_elsewhere
 from speechtune.training.evaluation import Measurement, compare_all, dev_metrics, measure, sets_of
 from speechtune.training.forgetting import GuardWatch, forgetting
 from speechtune.training.formatting import format_for
@@ -85,6 +87,9 @@ def train(recipe: Recipe, directory: Path, *, resume: bool = False) -> Run:
     if resume and (directory / FINISHED).is_file():
         note(f"{directory} is already finished")
         return Run(directory, read_json(directory / FINISHED))
+    if is_elsewhere(recipe):
+        opened = partial(_open_directory, recipe, directory, resume)
+        return Run(directory, train_elsewhere(recipe, directory, opened, partial(_same_data, directory)))
     set_quiet_beside_main()
     check_upload(recipe.upload)
     for stage in stages_of(recipe, directory):

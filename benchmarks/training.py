@@ -38,7 +38,6 @@ PLAIN = "plain Hugging Face recipe"
 METHODS: dict[str, list[str]] = {
     "full fine-tuning, fitted context": [],
     "full fine-tuning, 30 s context": ["training.audio_context.mode=full"],
-    "without the monitor": ["training.monitor.enabled=false"],
     "a tenth of the utterances at 30 s": ["training.audio_context.full_share=0.1"],
     "encoder only": ["model.train=encoder"],
     "decoder only": ["model.train=decoder"],

@@ -58,3 +58,21 @@ def test_a_number_in_a_key_changes_one_item_of_a_list(tmp_path: Path) -> None:
     assert changed.rate == 0.2
     with pytest.raises(InputError, match="out of range"):
         load_config(Section, path, ["items.7.column=c"])
+
+
+class Either(BaseModel):
+    targets: list[str] | dict[str, list[float]]
+
+
+def test_a_mapping_takes_the_place_of_a_list_and_the_reverse(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("targets: [attention]", encoding="utf-8")
+    assert load_config(Either, path, ["targets={encoder: [0.5, 1.0]}"]).targets == {"encoder": [0.5, 1.0]}
+    with pytest.raises(InputError, match=r"settings\.yaml cannot be read"):
+        load_config(Either, path, ["targets.encoder=[0.5, 1.0]"])
+    path.write_text("targets: {encoder: [0.5, 1.0]}", encoding="utf-8")
+    assert load_config(Either, path, ["targets=[mlp]"]).targets == ["mlp"]
+    assert load_config(Either, path, ["targets={decoder: [0.0, 1.0]}"]).targets == {
+        "encoder": [0.5, 1.0],
+        "decoder": [0.0, 1.0],
+    }

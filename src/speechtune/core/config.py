@@ -26,7 +26,7 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         InputError: the file is missing or not YAML, an override is malformed, a key is unknown, or a
             value is wrong. The sentence names the file and the key.
     """
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig, ListConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     for item in overrides:
@@ -37,6 +37,10 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         loaded = OmegaConf.load(path) if path else OmegaConf.create()
         if not isinstance(loaded, DictConfig):
             raise InputError(f"{where} must be a mapping of sections: begin with data: and model:")
+        for key, text in (one.split("=", 1) for one in overrides):
+            other = {"{": ListConfig, "[": DictConfig}.get(text[:1])  # a list and a mapping do not merge
+            if other and isinstance(OmegaConf.select(loaded, key), other):
+                OmegaConf.update(loaded, key, None, merge=False)
         in_list = [one for one in overrides if any(part.isdigit() for part in one.split("=", 1)[0].split("."))]
         merged = OmegaConf.merge(loaded, OmegaConf.from_dotlist([one for one in overrides if one not in in_list]))
         for one in in_list:  # merging would replace the list by a mapping
@@ -45,7 +49,7 @@ def load_config(kind: type[Config], path: Path | None, overrides: Sequence[str] 
         values = OmegaConf.to_container(merged, resolve=True)
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist: check the recipe's path") from error
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
         raise InputError(f"{where} cannot be read ({str(error).splitlines()[0]}): repair it") from error
     except Exception as error:
         if type(error).__module__.startswith("yaml"):

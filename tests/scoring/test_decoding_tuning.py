@@ -231,3 +231,7 @@ def test_the_command_writes_what_transcribe_reads(
     assert other.exit_code == 2 and "holds trials of another model, corpus or search" in other.stderr
     wrong = CliRunner().invoke(build(), [*base, "--metric", "per", "--overwrite"])
     assert wrong.exit_code == 2 and "use wer or cer" in wrong.stderr
+    for context in ("fit", "full"):
+        single = CliRunner().invoke(build(), [*words, "--overwrite", "--trials", "1", "--context", context])
+        assert json.loads(single.stdout)["chosen"]["decoding"]["context"] == context
+        assert "context" not in csv.DictReader((tmp_path / "decoding.tuning" / "trials.csv").open()).fieldnames  # type: ignore[operator]

@@ -32,6 +32,9 @@ def command(
     more_inserted: Annotated[
         float, typer.Option("--more-inserted", help="Words a minute without speech that a choice may add.")
     ] = 0.0,
+    context: Annotated[
+        str | None, typer.Option("--context", help="Try only fit or full; else all that the model was trained for.")
+    ] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help="A prompt to try, with and without.")] = None,
     lm: Annotated[str | None, typer.Option("--lm", help="A language model to try, as in speechtune lm tune.")] = None,
     language: Annotated[str | None, typer.Option("--language", help="Language of the speech, as in en.")] = None,
@@ -56,6 +59,7 @@ def command(
         prompt=prompt,
         lm=lm,
         language=language,
+        context=context,
         seed=seed,
     )
     result = tune_decoding(model, corpus, out, options, overwrite)

@@ -30,7 +30,8 @@ class TuneDecodingOptions:
     """How to search. ``folds``: groups of speakers, 0: each speaker; ``clips``: without speech, 0: none.
 
     ``sampler``: ``random`` draws settings without looking at results, so that the cross-validated figure is unbiased;
-    ``tpe`` (Optuna's) goes where results were good, which have been seen on all speakers.
+    ``tpe`` (Optuna's) goes where results were good, which have been seen on all speakers. ``context``: the only audio
+    context to try; ``None``: every one that the model was trained for.
     """
 
     split: str | None = "dev"
@@ -44,6 +45,7 @@ class TuneDecodingOptions:
     prompt: str | None = None
     lm: str | None = None
     language: str | None = None
+    context: str | None = None
     resamples: int = 1000
     seed: int = 0
 
@@ -176,7 +178,7 @@ def tune_decoding(
         raise InputError(f"{out} exists: choose another name, or add --overwrite (what was decoded is kept)")
     whole = Corpus.load(corpus)
     chosen = whole.split(options.split) if options.split else whole
-    opened = open_model(name, language=options.language)
+    opened = open_model(name, language=options.language, context=options.context)
     keep = out.with_name(f"{out.stem}.tuning")
     _claim(keep, opened, chosen, options, overwrite)
     languages = [utterance.language or opened.family.language for utterance in chosen]
@@ -184,7 +186,8 @@ def tune_decoding(
     clips = draw_clips(options.clips, _CLIP_SEED, min(8.0, opened.family.limits.max_audio_s))
     nonspeech = make_corpus(keep / "nonspeech", clips, opened.family.language) if clips else None
     measurer = Measurer(opened.family, chosen, nonspeech, normaliser, options.metric, keep / "settings")
-    space = Space(_contexts(opened), options.most_beams, options.prompt, options.lm)
+    contexts = _contexts(opened) if options.context is None else (opened.decoding.context,)
+    space = Space(contexts, options.most_beams, options.prompt, options.lm)
     rows = _search(measurer, opened.decoding, space, options, keep / "study.sqlite")
     places = [place for place, row in enumerate(rows) if row.measured is not None]
     choice = choose(
@@ -292,6 +295,7 @@ def _claim(keep: Path, opened: OpenedModel, corpus: Corpus, options: TuneDecodin
         "prompt": options.prompt,
         "lm": options.lm,
         "seed": options.seed,
+        "context": options.context,
     }
     mark = keep / "made_of.json"
     if mark.is_file() and read_json(mark) != made_of:

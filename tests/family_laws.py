@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ import pytest
 import tiny_ctc
 import torch
 
+from speechtune.core.errors import InputError
 from speechtune.models.adapters import choose_trainable
 from speechtune.models.config import AdapterConfig, ModelConfig
 from speechtune.models.family import Example, Family
+from speechtune.models.search_config import SearchConfig
 from speechtune.models.trainable import Layout
 
 TEXTS = ("abba", "c", "bad cab", "dab")
@@ -62,6 +64,71 @@ def check_that_batches_change_nothing(family: Family, untrained: int = 0) -> Non
         loss, own = loss_and_gradients(family, parts, count)
         assert loss == pytest.approx(reference, rel=1e-5)
         assert max(float((a - b).abs().max()) for a, b in zip(own, gradients, strict=True)) < 1e-4 * scale
+
+
+def check_that_padding_changes_nothing(family: Any) -> None:
+    """`check_that_batches_change_nothing` with prompts padded on either side, and the same loss."""
+    check_that_batches_change_nothing(family)
+    with torch.no_grad():
+        right = float(family.model(**family.collate(examples(family), 0)).loss)
+        family.padding_side = "left"
+        assert float(family.model(**family.collate(examples(family), 0)).loss) == pytest.approx(right, rel=1e-5)
+    check_that_batches_change_nothing(family)
+
+
+def check_that_the_answer_is_trained(
+    family: Any, side: str, prompt_of: Callable[[np.ndarray], list[int]], answer_of: Callable[[str], list[int]]
+) -> None:
+    """Labels are exactly the answer, each the next input, behind the library's own prompt for the clip."""
+    family.padding_side = side
+    batch = family.collate(examples(family), 0)
+    for row, (text, clip) in enumerate(zip(TEXTS, clips(), strict=True)):
+        labels = batch["labels"][row]
+        learnt = labels[labels != -100]
+        assert learnt.tolist() == answer_of(text) and family.text(learnt.tolist()) == text
+        places = (labels != -100).nonzero().flatten()
+        inputs, mask = batch["input_ids"][row], batch["attention_mask"][row].bool()
+        assert torch.equal(inputs[places[1:]], learnt[:-1])
+        before = inputs[: places[0] + 1][mask[: places[0] + 1]]
+        assert before.tolist() == prompt_of(clip)
+
+
+def check_that_the_loss_is_that_of_clips_alone(
+    family: Family, alone: Callable[[str, np.ndarray], tuple[float, int]]
+) -> None:
+    """``alone``: the summed loss of a clip's text by the library, without batch or padding, and its labels."""
+    found = [alone(text, clip) for text, clip in zip(TEXTS, clips(), strict=True)]
+    total, count = sum(one for one, _ in found), sum(number for _, number in found)
+    with torch.no_grad():
+        batch = family.collate(examples(family), 0)
+        assert float(family.model(**batch).loss) == pytest.approx(total / count, rel=1e-5)
+        assert float(family.model(**batch, num_items_in_batch=7).loss) == pytest.approx(total / 7, rel=1e-5)
+
+
+def check_lists_samples_and_prefixes(family: Any, title: str) -> None:
+    """N-best lists without repeats, samples that a seed repeats, a prefix that is kept; a prompt is refused."""
+    for one in family.generate(clips()[:2], 0, 8, 4, search=SearchConfig(n_best=3)):
+        assert len({tuple(other.tokens) for other in one.nbest}) == 3 and one.nbest[0].tokens == one.tokens
+    drawn = SearchConfig(sample=True, temperature=1.5, n_best=2, seed=4)
+    again = [family.generate(clips()[:1], 0, 8, 1, search=drawn) for _ in range(2)]
+    assert again[0] == again[1]
+    assert family.generate(clips()[:1], 0, 8, 1, search=SearchConfig(prefix="abba"))[0].text.startswith("abba")
+    with pytest.raises(InputError, match=f"{title}, whose prompt is fixed"):
+        family.generate(clips()[:1], 0, 8, 1, search=SearchConfig(hotwords=["Ada"]))
+
+
+def check_that_regularisation_acts_in_training_only(family: Any) -> None:
+    """Label smoothing and dropout change the loss of training and not that of evaluation."""
+    batch = family.collate(examples(family), 0)
+    with torch.no_grad():
+        expected = float(family.model(**batch).loss)
+        family.regularise(0.0, 0.2)
+        family.model.train()
+        assert float(family.model(**batch).loss) != pytest.approx(expected, rel=1e-3)
+        family.regularise(0.3, 0.0)
+        assert float(family.model(**batch).loss) != float(family.model(**batch).loss)
+        family.model.eval()
+        assert float(family.model(**batch).loss) == pytest.approx(expected, rel=1e-6)
 
 
 def check_that_statistics_stay(family: Family) -> None:

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import tiny_granite_speech
 import torch
-from family_laws import TEXTS, clips, examples
+from family_laws import clips
 from torch.nn import functional
 
 from speechtune.audio.augment import MaskDraw
 from speechtune.core.errors import InputError
 from speechtune.models.family import Example, load_family
 from speechtune.models.granite_speech import GraniteSpeechFamily
-from speechtune.models.search_config import SearchConfig
 
 Load = Callable[..., GraniteSpeechFamily]
 
@@ -108,17 +107,9 @@ def test_the_librarys_extractor_gives_the_same_with_torchaudio(load: Load) -> No
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_exactly_the_answer_is_trained_behind_the_prompt_of_inference(side: str, load: Load) -> None:
     family = load()
-    family.padding_side = side
-    batch = family.collate(examples(family), 0)
-    for row, (text, clip) in enumerate(zip(TEXTS, clips(), strict=True)):
-        labels = batch["labels"][row]
-        learnt = labels[labels != -100]
-        assert family.tokenizer.decode(learnt) == f"{text}<|end_of_text|>" and family.text(learnt.tolist()) == text
-        places = (labels != -100).nonzero().flatten()
-        inputs, mask = batch["input_ids"][row], batch["attention_mask"][row].bool()
-        assert torch.equal(inputs[places[1:]], learnt[:-1])  # each label is the next input
-        before = inputs[: places[0] + 1][mask[: places[0] + 1]]
-        assert before.tolist() == request(family, clip)["input_ids"][0].tolist()
+    asked = lambda clip: request(family, clip)["input_ids"][0].tolist()  # noqa: E731
+    said = lambda text: family.tokenizer(f"{text}<|end_of_text|>")["input_ids"]  # noqa: E731
+    family_laws.check_that_the_answer_is_trained(family, side, asked, said)
 
 
 def alone_loss(path: Path, family: GraniteSpeechFamily, text: str, clip: np.ndarray) -> tuple[float, int]:
@@ -134,22 +125,13 @@ def alone_loss(path: Path, family: GraniteSpeechFamily, text: str, clip: np.ndar
 
 def test_the_loss_is_that_of_each_clip_alone_in_the_plain_class(directory: Path, load: Load) -> None:
     family = load()
-    found = [alone_loss(directory, family, text, clip) for text, clip in zip(TEXTS, clips(), strict=True)]
-    total, count = sum(one for one, _ in found), sum(number for _, number in found)
-    with torch.no_grad():
-        batch = family.collate(examples(family), 0)
-        assert float(family.model(**batch).loss) == pytest.approx(total / count, rel=1e-5)
-        assert float(family.model(**batch, num_items_in_batch=7).loss) == pytest.approx(total / 7, rel=1e-5)
+    family_laws.check_that_the_loss_is_that_of_clips_alone(
+        family, lambda text, clip: alone_loss(directory, family, text, clip)
+    )
 
 
 def test_padding_side_batch_and_accumulation_change_neither_loss_nor_gradient(load: Load) -> None:
-    family = load()
-    family_laws.check_that_batches_change_nothing(family)
-    with torch.no_grad():
-        right = float(family.model(**family.collate(examples(family), 0)).loss)
-        family.padding_side = "left"
-        assert float(family.model(**family.collate(examples(family), 0)).loss) == pytest.approx(right, rel=1e-5)
-    family_laws.check_that_batches_change_nothing(family)
+    family_laws.check_that_padding_changes_nothing(load())
 
 
 def test_transformers_own_batch_gives_a_clip_other_audio_than_alone(directory: Path, load: Load) -> None:
@@ -211,15 +193,7 @@ def test_the_scale_of_the_language_models_logits_is_kept(tmp_path: Path, load: L
 
 
 def test_n_best_lists_samples_and_prefixes(load: Load) -> None:
-    family = load()
-    for one in family.generate(clips()[:2], 0, 8, 4, search=SearchConfig(n_best=3)):
-        assert len({tuple(other.tokens) for other in one.nbest}) == 3 and one.nbest[0].tokens == one.tokens
-    drawn = SearchConfig(sample=True, temperature=1.5, n_best=2, seed=4)
-    again = [family.generate(clips()[:1], 0, 8, 1, search=drawn) for _ in range(2)]
-    assert again[0] == again[1]
-    assert family.generate(clips()[:1], 0, 8, 1, search=SearchConfig(prefix="abba"))[0].text.startswith("abba")
-    with pytest.raises(InputError, match="a Granite-Speech model, whose prompt is fixed"):
-        family.generate(clips()[:1], 0, 8, 1, search=SearchConfig(hotwords=["Ada"]))
+    family_laws.check_lists_samples_and_prefixes(load(), "a Granite-Speech model")
 
 
 def test_parts_cover_every_weight_and_what_is_frozen_stays(load: Load) -> None:
@@ -244,17 +218,7 @@ def test_the_projector_is_adapted_by_its_role_and_unknown_ones_are_refused(load:
 
 
 def test_dropout_and_label_smoothing_act_in_training_only(load: Load) -> None:
-    family = load()
-    batch = family.collate(examples(family), 0)
-    with torch.no_grad():
-        expected = float(family.model(**batch).loss)
-        family.regularise(0.0, 0.2)
-        family.model.train()
-        assert float(family.model(**batch).loss) != pytest.approx(expected, rel=1e-3)
-        family.regularise(0.3, 0.0)
-        assert float(family.model(**batch).loss) != float(family.model(**batch).loss)
-        family.model.eval()
-        assert float(family.model(**batch).loss) == pytest.approx(expected, rel=1e-6)
+    family_laws.check_that_regularisation_acts_in_training_only(load())
 
 
 def test_what_is_saved_loads_in_plain_transformers_with_the_same_logits(

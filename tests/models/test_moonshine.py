@@ -115,17 +115,7 @@ def test_batches_and_accumulation_change_neither_loss_nor_gradient(load: Load) -
 
 
 def test_label_smoothing_and_dropout_act_in_training_only(load: Load) -> None:
-    family = load()
-    batch = family.collate(examples(family), 0)
-    with torch.no_grad():
-        expected = float(family.model(**batch).loss)
-        family.regularise(0.0, 0.2)
-        family.model.train()
-        assert float(family.model(**batch).loss) != pytest.approx(expected, rel=1e-3)
-        family.regularise(0.3, 0.0)
-        assert float(family.model(**batch).loss) != float(family.model(**batch).loss)
-        family.model.eval()
-        assert float(family.model(**batch).loss) == pytest.approx(expected, rel=1e-6)
+    family_laws.check_that_regularisation_acts_in_training_only(load())
 
 
 def test_masks_of_time_are_silence_and_those_of_frequencies_are_left_out_and_said(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import family_laws
 import numpy as np
 import pytest
 import tiny_ctc
@@ -164,12 +165,9 @@ def alone_loss(path: Path, family: Qwen3AsrFamily, text: str, clip: np.ndarray) 
 
 def test_the_loss_is_that_of_each_clip_alone_in_the_plain_class(directory: Path, load: Load) -> None:
     family = load(context="Say it.")
-    found = [alone_loss(directory, family, text, clip) for text, clip in zip(TEXTS, clips(), strict=True)]
-    total, count = sum(one for one, _ in found), sum(number for _, number in found)
-    with torch.no_grad():
-        batch = family.collate(examples(family), 0)
-        assert float(family.model(**batch).loss) == pytest.approx(total / count, rel=1e-5)
-        assert float(family.model(**batch, num_items_in_batch=7).loss) == pytest.approx(total / 7, rel=1e-5)
+    family_laws.check_that_the_loss_is_that_of_clips_alone(
+        family, lambda text, clip: alone_loss(directory, family, text, clip)
+    )
 
 
 def test_padding_side_batch_and_accumulation_change_neither_loss_nor_gradient(load: Load) -> None:
@@ -207,18 +205,7 @@ def test_logits_are_computed_where_there_is_a_label_only(load: Load) -> None:
 
 
 def test_label_smoothing_acts_in_training_only_and_dropout_too(load: Load) -> None:
-    family = load()
-    batch = family.collate(examples(family), 0)
-    with torch.no_grad():
-        expected = float(family.model(**batch).loss)
-        family.regularise(0.0, 0.2)
-        family.model.train()
-        smoothed = float(family.model(**batch).loss)
-        assert smoothed != pytest.approx(expected, rel=1e-3)
-        family.regularise(0.3, 0.0)
-        assert float(family.model(**batch).loss) != float(family.model(**batch).loss)
-        family.model.eval()
-        assert float(family.model(**batch).loss) == pytest.approx(expected, rel=1e-6)
+    family_laws.check_that_regularisation_acts_in_training_only(load())
 
 
 def test_masks_blank_out_the_features_of_the_clip(load: Load) -> None:
